@@ -1,0 +1,43 @@
+"""What every test gets: checked shapes, no connection beyond this machine, one thread, a private cache."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+from jaxtyping import install_import_hook
+
+from timenet_lib.course import offline
+
+offline.install()
+hook = install_import_hook("timenet_lib", "typecheck.checked")
+
+import pytest
+import torch
+
+from timenet_lib.data.drawn import drawn_folder
+from timenet_lib.data.folder import FolderIndex, index_folder
+from timenet_lib.presets import CI
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory):
+    """Keep what the tests draw apart from the reader's own cache."""
+    before = os.environ.get("TIMENET_CACHE")
+    os.environ["TIMENET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["TIMENET_CACHE"]
+    else:
+        os.environ["TIMENET_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def drawn_ci(_private_cache) -> FolderIndex:
+    """The drawn data set at preset ci."""
+    return index_folder(drawn_folder(CI.image_size, 0, CI.drawn_train, CI.drawn_good, CI.drawn_defective))
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Four images in [-1, 1], 16 px a side."""
+    return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -1,0 +1,138 @@
+"""The whole chain at preset ci: flow_0, reflow, TPN, calibration, detector, evaluation."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from timenet_lib import checkpoints
+from timenet_lib.data.synthesis import drawn_textures
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.presets import CI
+from timenet_lib.training.flow import independent_pairs
+from timenet_lib.training.stages import Run, load_flow, load_tpn, load_training_set, reflow, train_all, train_tpn
+
+
+@pytest.fixture(scope="module")
+def data(drawn_ci):
+    return load_training_set(drawn_ci, CI.image_size)
+
+
+@pytest.fixture(scope="module")
+def make_run(data):
+    textures = drawn_textures(CI.image_size, 12)
+    return lambda out, **options: Run(out, CI, data, textures, progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, make_run):
+    out = tmp_path_factory.mktemp("trained")
+    train_all(make_run(out))
+    return out
+
+
+def copy_of(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "copy")
+
+
+def test_the_stages_lie_in_their_files_with_records_that_name_their_parents(trained):
+    records = {name: checkpoints.read_record(trained, name) for name in ("flow_0", "flow_1", "tpn")}
+    assert records["flow_1"]["parents"] == {"flow_0": records["flow_0"]["sha256"]}
+    assert records["tpn"]["parents"] == {"flow_1": records["flow_1"]["sha256"]}
+    assert records["flow_0"]["training"]["steps"] == CI.flow_steps
+    assert records["flow_1"]["couplings"]["count"] == CI.num_couplings
+    assert records["flow_0"]["preset"]["name"] == "ci"
+
+
+def test_training_lowers_the_loss_of_flow_0(trained):
+    losses = checkpoints.read_record(trained, "flow_0")["training"]["loss"]
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+
+
+def test_no_later_stage_changes_an_earlier_one(trained, make_run, tmp_path):
+    copy = copy_of(trained, tmp_path)
+    before = {n: (copy / f"{n}.safetensors").read_bytes() for n in ("flow_0", "flow_1")}
+    for name in ("flow_1", "tpn"):
+        (copy / f"{name}.json").unlink()
+    reflow(make_run(copy, resume=True))
+    train_tpn(make_run(copy, resume=True))
+    assert (copy / "flow_0.safetensors").read_bytes() == before["flow_0"]
+    assert (copy / "flow_1.safetensors").read_bytes() == before["flow_1"]  # and the same again, bit for bit
+
+
+def test_finished_stages_are_kept_on_resume_and_refused_without(trained, make_run, tmp_path):
+    copy = copy_of(trained, tmp_path)
+    before = {p.name: p.read_bytes() for p in copy.glob("*.safetensors")}
+    train_all(make_run(copy, resume=True))
+    assert {p.name: p.read_bytes() for p in copy.glob("*.safetensors")} == before
+    with pytest.raises(InputError, match="already holds flow_0"):
+        train_all(make_run(copy))
+    with pytest.raises(InputError, match="another seed"):
+        train_all(make_run(copy, resume=True, seed=1))
+
+
+def test_a_tpn_of_another_flow_1_is_refused(trained, tmp_path):
+    copy = copy_of(trained, tmp_path)
+    flow, record = load_flow(copy, "flow_1")
+    flow.backbone.stem.bias.data += 1
+    checkpoints.save_stage(copy, "flow_1", flow, {k: v for k, v in record.items() if k not in ("sha256", "stage")})
+    with pytest.raises(WeightsError, match="another flow_1"):
+        load_tpn(copy)
+
+
+def test_held_out_images_are_not_trained_on(data, drawn_ci):
+    assert len(data.images) + len(data.held_out) == len(drawn_ci.train)
+    seen = {image.numpy().tobytes() for image in data.images}
+    assert not any(image.numpy().tobytes() in seen for image in data.held_out)
+    assert set(data.held_out_labels.tolist()) == set(range(len(data.classes)))
+
+
+def test_batches_depend_on_seed_and_step_alone(data):
+    a, b = (independent_pairs(data.images, data.labels, 3, 4, seed=0) for _ in range(2))
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    longer = independent_pairs(data.images, data.labels, 3, 6, seed=0)
+    assert torch.equal(a.x0, longer.x0[:4])
+    assert not torch.equal(a.x0, independent_pairs(data.images, data.labels, 4, 4, seed=0).x0)
+
+
+@pytest.fixture(scope="module")
+def model(trained, data):
+    model = TimeNet.from_pretrained(trained)
+    model.calibrate(data.held_out, data.held_out_labels, drawn_textures(CI.image_size, 12))
+    model.save_calibration(trained)
+    return TimeNet.from_pretrained(trained)
+
+
+def test_a_prediction_is_the_same_alone_in_a_batch_and_in_any_order(model, data):
+    x1 = data.held_out[:6].float() / 127.5 - 1
+    names = [data.classes[i] for i in data.held_out_labels[:6]]
+    for method in model.methods:
+        together = model.predict(x1, names, method)
+        reverse = model.predict(x1.flip(0), names[::-1], method)
+        alone = model.predict(x1[2:3], names[2:3], method)
+        assert torch.allclose(together.image_score, reverse.image_score.flip(0), rtol=1e-5)
+        assert torch.allclose(together.image_score[2:3], alone.image_score, rtol=1e-5)
+        assert torch.allclose(together.score_map[2:3], alone.score_map, rtol=1e-5, atol=1e-6)
+
+
+def test_calibration_comes_back_and_belongs_to_its_weights(model, trained, tmp_path):
+    copy = copy_of(trained, tmp_path)
+    assert set(TimeNet.from_pretrained(copy).calibration) == set(model.methods)
+    text = (copy / "calibration.json").read_text().replace(model.hashes["tpn"], "0" * 64)
+    (copy / "calibration.json").write_text(text)
+    with pytest.raises(WeightsError, match="other weights"):
+        TimeNet.from_pretrained(copy)
+
+
+def test_classes_that_the_model_does_not_know_are_refused(model):
+    with pytest.raises(InputError, match=r"no class 'dye'; did you mean die\?"):
+        model.labels(["dye"])
+
+
+def test_without_textures_no_tpn(trained, data, tmp_path):
+    copy = copy_of(trained, tmp_path)
+    (copy / "tpn.json").unlink()
+    with pytest.raises(InputError, match="needs textures"):
+        train_tpn(replace(Run(copy, CI, data), resume=True))

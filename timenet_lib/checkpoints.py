@@ -1,0 +1,126 @@
+"""Stages on disk: NAME.safetensors in half precision, and NAME.json, its record. Nothing is ever unpickled.
+
+A stage is rounded to half precision as it is saved, and the next stage trains on what was saved. The record holds
+the SHA-256 of the weights, and loading checks it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from timenet_lib.errors import WeightsError
+
+STAGES = ("flow_0", "flow_1", "tpn", "extractor")
+
+
+def shipped_weights(name: str) -> Path:
+    """Return the folder of weights that the package ships under this name; an unknown one is a WeightsError."""
+    home = Path(__file__).parent / "weights"
+    shipped = sorted(p.name for p in home.iterdir() if p.is_dir())
+    if name not in shipped:
+        raise WeightsError(f"no shipped weights {name!r}: there is {', '.join(shipped)}, or give a folder")
+    return home / name
+
+
+def weights_folder(name_or_folder: str | Path) -> Path:
+    """Return an existing folder as it is, anything else as the name of shipped weights."""
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder
+    if len(folder.parts) > 1:
+        raise WeightsError(f"no weights folder {folder}")
+    return shipped_weights(str(name_or_folder))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON atomically, keys in the given order; NaN is refused."""
+    write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 as a hexadecimal string."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def round_to_half(module: nn.Module) -> None:
+    """Round every weight to half precision in place, still stored in float32."""
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.half().float())
+
+
+def save_stage(folder: Path, name: str, module: nn.Module, record: Mapping[str, Any]) -> str:
+    """Write a stage and its record; return the SHA-256 of the weights. The record is written last."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
+    content = save({k: v.contiguous().cpu() for k, v in state.items()})
+    write_atomically(folder / f"{name}.safetensors", content)
+    digest = sha256(content)
+    write_json(folder / f"{name}.json", {"stage": name, "sha256": digest, **record})
+    return digest
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """Return a stage's record; a missing or unreadable one is a WeightsError."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise WeightsError(f"{folder} holds no record {name}.json: is it a folder that `timenet train` wrote?")
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(record, dict) or "sha256" not in record:
+        raise WeightsError(f"{path} is no record of a stage: it has no sha256")
+    return record
+
+
+def has_stage(folder: Path, name: str) -> bool:
+    """Tell whether a stage was finished in this folder."""
+    return (folder / f"{name}.json").is_file() and (folder / f"{name}.safetensors").is_file()
+
+
+def load_stage(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a stage's weights, in float32, and its record; an altered file is a WeightsError."""
+    record = read_record(folder, name)
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        raise WeightsError(f"{folder} holds no {path.name}: train this stage, or choose another folder")
+    content = path.read_bytes()
+    if sha256(content) != record["sha256"]:
+        raise WeightsError(f"{path} does not fit its record (SHA-256): the file was altered or cut short")
+    try:
+        state = load(content)
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is not a safetensors file: {error}") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, record
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load weights into a module; weights of another configuration are a WeightsError."""
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise WeightsError(f"{path} was made for another configuration: {first}") from error

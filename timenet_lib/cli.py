@@ -1,0 +1,291 @@
+"""The command line: timenet run, draw, check-data, train, evaluate, detect, info.
+
+A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from timenet_lib import __version__
+from timenet_lib.errors import InputError, TimeNetError
+
+PRESET = click.option(
+    "--preset", default="demo", show_default=True, metavar="NAME", help="ci, demo (a laptop) or paper (a GPU)."
+)
+SEED = click.option("--seed", default=0, show_default=True, help="Decides every random choice.")
+DEVICE = click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda or cuda:N.")
+WEIGHTS = click.option(
+    "--weights", default="demo", show_default=True, metavar="NAME_OR_DIR", help="Shipped weights, or a folder of yours."
+)
+EXTRACTOR = click.option(
+    "--extractor-weights",
+    default="",
+    metavar="WHICH",
+    help="Of the extractor: shipped, random, timm (its cache on this machine) or a file. [default: the preset's]",
+)
+DATA = click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="A folder laid out as MVTec-AD is.")
+
+
+class OneLineErrors(click.Group):
+    """Prints the caller's mistakes as one line and exits with 2, whoever noticed them."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            sys.exit(2)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            where = context.command_path if context else "timenet"
+            fail(f"{' '.join(error.format_message().split())} (see {where} --help)", 2)
+        except click.Abort:
+            fail("interrupted", 130)
+        except TimeNetError as error:
+            fail(str(error), 2)
+
+
+def fail(message: str, code: int) -> None:
+    """Print an error and leave."""
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def say(message: str) -> None:
+    """Print a line of progress on stderr."""
+    click.echo(message, err=True)
+
+
+def check_device(name: str) -> str:
+    """Return the device's name; one that this machine lacks is an InputError."""
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"no device {name!r}: choose cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"no device {name!r}: choose cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(f"--device {name}: this machine has {count} CUDA devices; use --device cpu")
+    return name
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="timenet")
+def main() -> None:
+    """TimeNet: find and localise defects with a one-step rectified flow.
+
+    Start with `timenet run`, which executes the course's notebooks, or with `timenet detect`.
+    """
+
+
+@main.command()
+@PRESET
+@click.option("--notebook", "names", multiple=True, metavar="NN", help="Only this one, such as 00. May be repeated.")
+@SEED
+@click.option("--from-scratch", is_flag=True, help="Train what a notebook trains instead of loading shipped weights.")
+@click.option("--offline", is_flag=True, help="Refuse every connection but loopback while the notebooks run.")
+@click.option("--out", default="build", show_default=True, type=click.Path(path_type=Path), help="Where copies go.")
+@DEVICE
+def run(
+    preset: str, names: tuple[str, ...], seed: int, from_scratch: bool, offline: bool, out: Path, device: str
+) -> None:
+    """Execute the notebooks in order into a folder; the originals stay as they are."""
+    from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
+    from timenet_lib.presets import get_preset
+
+    get_preset(preset)
+    check_device(device)
+    notebooks = find_notebooks(notebooks_folder(), list(names) or None)
+    parameters = {"preset": preset, "seed": seed, "from_scratch": from_scratch, "device": device}
+    results = run_notebooks(notebooks, out, parameters, no_network=offline)
+    click.echo(format_table(results))
+    if any(r.error for r in results):
+        sys.exit(1)
+
+
+def notebooks_folder() -> Path:
+    """Return the repository's notebooks/; it is not part of an installed package."""
+    for home in (Path.cwd(), Path(__file__).resolve().parent.parent):
+        if (home / "notebooks").is_dir() and (home / "timenet_lib").is_dir():
+            return home / "notebooks"
+    raise InputError("no notebooks here: run this in a clone of the repository")
+
+
+@main.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A folder to be made.")
+@click.option("--size", default=64, show_default=True, help="Pixels a side, 32 to 512.")
+@SEED
+@click.option("--train", default=120, show_default=True, help="Normal training images a class.")
+@click.option("--good", default=20, show_default=True, help="Good test images a class.")
+@click.option("--defective", default=40, show_default=True, help="Defective test images a class.")
+def draw(out: Path, size: int, seed: int, train: int, good: int, defective: int) -> None:
+    """Write the drawn data set, laid out as MVTec-AD is."""
+    from timenet_lib.data.drawn import write_drawn
+
+    folder = write_drawn(out, size, seed, train, good, defective)
+    click.echo(f"drawn into {folder}")
+
+
+@main.command("check-data")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--train-only", is_flag=True, help="Look at the training images only.")
+def check_data(folder: Path, train_only: bool) -> None:
+    """Read every file of a data folder and print all problems at once."""
+    from timenet_lib.data.folder import PARTS, compare_with_mvtec, find_problems, index_folder
+
+    parts = ("train",) if train_only else PARTS
+    problems = find_problems(folder, parts)
+    if problems:
+        for problem in problems:
+            click.echo(problem)
+        fail(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {folder}", 2)
+    index = index_folder(folder, parts)
+    click.echo(counts_table(index))
+    for note in [*index.notes, *(() if train_only else compare_with_mvtec(index))]:
+        click.echo(f"note: {note}")
+    click.echo(f"no problems; data hash {index.hash()}")
+
+
+def counts_table(index: Any) -> str:
+    """Return a row of counts for each class."""
+    rows = [{"class": name, **index.counts(name)} for name in index.classes]
+    widths = {k: max(len(str(k)), *(len(str(r[k])) for r in rows)) for k in rows[0]}
+    lines = [{k: k for k in widths}, *rows]
+    return "\n".join("  ".join(f"{r[k]!s:<{w}}" for k, w in widths.items()).rstrip() for r in lines)
+
+
+@main.command()
+@click.argument("stage", type=click.Choice(["all", "flow", "reflow", "tpn", "extractor"]), default="all")
+@DATA
+@click.option("--textures", type=click.Path(path_type=Path), metavar="DIR", help="Images for synthetic defects.")
+@PRESET
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of each stage, instead of the preset's.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time for all stages, instead of steps.")
+@SEED
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the stages go.")
+@click.option("--resume", is_flag=True, help="Go on where an earlier call with the same --out stopped.")
+@EXTRACTOR
+@DEVICE
+def train(stage: str, out: Path, resume: bool, device: str, **options: Any) -> None:
+    """Train one stage, or all: flow_0, flow_1 (reflow), tpn.
+
+    Without --data the drawn data set is used, without --textures drawn textures. The finished stages lie in the
+    folder given by --out as flow_0.safetensors, flow_1.safetensors, tpn.safetensors, each with a JSON record.
+    """
+    from timenet_lib.training.command import train_command
+
+    train_command(stage, out, resume, check_device(device), command=shown_command(), say=say, **options)
+
+
+def shown_command() -> str:
+    """Return the command as it was typed, the program's path cut to its name."""
+    return shlex.join(["timenet", *sys.argv[1:]])
+
+
+@main.command()
+@DATA
+@WEIGHTS
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
+@click.option("--t", type=click.FloatRange(0, 1), help="Noise level, 0 noise to 1 image. [default: working point]")
+@SEED
+@EXTRACTOR
+@DEVICE
+def evaluate(
+    data: Path | None,
+    weights: str,
+    json_path: Path | None,
+    t: float | None,
+    seed: int,
+    extractor_weights: str,
+    device: str,
+) -> None:
+    """Measure I-AUROC, P-AUROC and PRO of flow_0, flow_1 and TimeNet on a folder's test images."""
+    from timenet_lib.checkpoints import write_json
+    from timenet_lib.data.drawn import drawn_folder
+    from timenet_lib.data.folder import index_folder
+    from timenet_lib.detector import TimeNet
+    from timenet_lib.evaluate import evaluate as run_evaluate
+    from timenet_lib.evaluate import format_table
+
+    check_writable(json_path)
+    model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
+    p = model.preset
+    index = index_folder(
+        data or drawn_folder(p.image_size, 0, p.drawn_train, p.drawn_good, p.drawn_defective), parts=("test",)
+    )
+    for note in index.notes:
+        say(f"note: {note}")
+    results = run_evaluate(index, model, t, seed, say)
+    click.echo(format_table(results))
+    if json_path:
+        write_json(json_path, {**results, "command": shown_command()})
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuse a file to be written whose folder does not exist, before the work begins."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise InputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--class", "class_name", required=True, metavar="NAME", help="What the photographs show.")
+@WEIGHTS
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores here.")
+@SEED
+@EXTRACTOR
+@DEVICE
+def detect(
+    images: tuple[Path, ...],
+    class_name: str,
+    weights: str,
+    json_path: Path | None,
+    seed: int,
+    extractor_weights: str,
+    device: str,
+) -> None:
+    """Score photographs: the higher, the more likely a defect."""
+    import torch
+
+    from timenet_lib.checkpoints import write_json
+    from timenet_lib.detector import TimeNet
+
+    check_writable(json_path)
+    model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
+    model.labels([class_name])
+    x1 = torch.cat([model.load(path) for path in images])
+    method = model.methods[-1]
+    rows = []
+    for path, image in zip(images, x1, strict=True):
+        p = model.predict(image[None], [class_name], method, seed=seed)
+        score, defective = float(p.image_score[0]), bool(p.defective[0])
+        rows.append({"image": str(path), "score": score, "threshold": p.threshold, "defective": defective})
+        click.echo(f"{score:10.4f}  {'DEFECTIVE' if defective else 'good':<9}  {path}")
+    say(f"threshold {rows[0]['threshold']:.4f}, method {method}")
+    if json_path:
+        write_json(json_path, {"class": class_name, "method": method, "images": rows})
+
+
+@main.command()
+@PRESET
+@click.option("--classes", default=15, show_default=True, type=click.IntRange(min=1), help="Number of classes.")
+def info(preset: str, classes: int) -> None:
+    """Print parameters and GFLOP an image of each network."""
+    from timenet_lib.cost import network_costs
+    from timenet_lib.presets import get_preset
+
+    chosen = get_preset(preset)
+    click.echo(f"preset {chosen.name}: {chosen.image_size} x {chosen.image_size} px, {classes} classes, t = {chosen.t}")
+    for row in network_costs(chosen, classes):
+        click.echo(f"{row.name:<34} {row.parameters / 1e6:8.2f} M parameters {row.gflop:9.2f} GFLOP an image")
+
+
+if __name__ == "__main__":
+    main()

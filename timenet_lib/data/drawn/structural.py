@@ -1,0 +1,131 @@
+"""Alter a part's spec: missing, bent, misplaced, wrong in number or in the order of colours."""
+
+import numpy as np
+
+from .canvas import Pose, Rng
+from .objects import FIVE, TAU, TEETH, WINDOWS, around, vivid
+from .part import Spec
+from .textures import PITCH
+
+
+def pick(rng: Rng, count: int, among: int) -> list[int]:
+    """Draw different numbers below `among`, as plain integers."""
+    return [int(i) for i in rng.permutation(among)[:count]]
+
+
+def recolour_half(s: Spec, rng: Rng) -> None:
+    """Give the ivory half a plastic's colour."""
+    s["halves"][1] = vivid(rng)
+
+
+def drop_half(s: Spec, rng: Rng) -> None:
+    """Leave the ivory half out."""
+    s["halves"][1] = None
+
+
+def drop_core(s: Spec, rng: Rng) -> None:
+    """Leave one core out."""
+    s["cores"][pick(rng, 1, 3)[0]] = None
+
+
+def repeat_core(s: Spec, rng: Rng) -> None:
+    """Put a second core of a colour in another's place."""
+    i, j = pick(rng, 2, 3)
+    s["cores"][i] = s["cores"][j]
+
+
+def swap_cores(s: Spec, rng: Rng) -> None:
+    """Exchange two neighbouring cores, so that the order runs backwards."""
+    i, j = pick(rng, 2, 3)
+    s["cores"][i], s["cores"][j] = s["cores"][j], s["cores"][i]
+
+
+def drop_teeth(s: Spec, rng: Rng) -> None:
+    """Break off two or three neighbouring teeth."""
+    first = pick(rng, 1, TEETH)[0]
+    s["missing"] = [(first + k) % TEETH for k in range(int(rng.integers(2, 4)))]
+
+
+def bend_teeth(s: Spec, rng: Rng) -> None:
+    """Bend two neighbouring teeth over, to the same side."""
+    first, lean = pick(rng, 1, TEETH)[0], rng.choice([-1, 1]) * rng.uniform(0.2, 0.28)
+    s["bent"] = {first: lean, (first + 1) % TEETH: lean}
+
+
+def fill_windows(s: Spec, rng: Rng) -> None:
+    """Leave one or two windows closed."""
+    s["filled"] = pick(rng, int(rng.integers(1, 3)), WINDOWS)
+
+
+def drop_bands(s: Spec, rng: Rng) -> None:
+    """Leave out one or two colour bands."""
+    for k in pick(rng, int(rng.integers(1, 3)), 4):
+        s["bands"][k] = None
+
+
+def swap_bands(s: Spec, rng: Rng) -> None:
+    """Exchange two colour bands."""
+    i, j = pick(rng, 2, 4)
+    s["bands"][i], s["bands"][j] = s["bands"][j], s["bands"][i]
+
+
+def bend_lead(s: Spec, rng: Rng) -> None:
+    """Bend one of the leads away from the axis."""
+    s["bend"][int(rng.integers(2))] = float(rng.choice([-1, 1]) * rng.uniform(0.45, 0.75))
+
+
+def drop_holes(s: Spec, rng: Rng) -> None:
+    """Leave one or two holes undrilled."""
+    s["holes"] = [s["holes"][k] for k in pick(rng, int(rng.integers(2, 4)), 4)]
+
+
+def shift_hole(s: Spec, rng: Rng) -> None:
+    """Drill one hole in a wrong place."""
+    k = pick(rng, 1, 4)[0]
+    s["holes"][k] = around(0.47, 1, k * TAU / 4 + TAU / 8 + rng.choice([-1, 1]) * rng.uniform(0.25, 0.6))[0]
+
+
+def drop_pips(s: Spec, rng: Rng) -> None:
+    """Leave one or two pips out."""
+    s["pips"] = [FIVE[k] for k in pick(rng, int(rng.integers(3, 5)), 5)]
+
+
+def add_pips(s: Spec, rng: Rng) -> None:
+    """Add one or two pips between the corners."""
+    extra = [(-0.31, 0.0), (0.31, 0.0), (0.0, -0.31), (0.0, 0.31)]
+    s["pips"] = FIVE + [extra[k] for k in pick(rng, int(rng.integers(1, 3)), 4)]
+
+
+def shift_pip(s: Spec, rng: Rng) -> None:
+    """Put one of the outer pips halfway along an edge of the face."""
+    k, (along, across) = int(rng.choice([0, 1, 3, 4])), rng.uniform(0.6, 1.0, 2)
+    u, v = FIVE[k]
+    s["pips"] = [pip for i, pip in enumerate(FIVE) if i != k] + [
+        (u * (1 - along), v) if across < 0.8 else (u, v * (1 - along))
+    ]
+
+
+def tile_near(s: Spec, rng: Rng) -> tuple[int, int]:
+    """Find the tile under a point that is drawn near the middle of the frame."""
+    pose: Pose = s["pose"]
+    x, y = (rng.uniform(-0.6, 0.6, 2) - pose[:2]) / pose.scale
+    cos, sin = np.cos(pose.angle), np.sin(pose.angle)
+    return int(np.floor((x * cos + y * sin) / PITCH)), int(np.floor((y * cos - x * sin) / PITCH))
+
+
+def drop_tiles(s: Spec, rng: Rng) -> None:
+    """Break one or two neighbouring tiles out."""
+    i, j = tile_near(s, rng)
+    s["missing"] = ((i, j), (i + 1, j))[: int(rng.integers(1, 3))]
+
+
+def turn_tiles(s: Spec, rng: Rng) -> None:
+    """Set two neighbouring tiles on their corners."""
+    i, j = tile_near(s, rng)
+    s["turned"] = ((i, j), (i, j + 1))
+
+
+def drop_yarns(s: Spec, rng: Rng) -> None:
+    """Pull one or two warp yarns out."""
+    first = int(rng.integers(-4, 4))
+    s["missing"] = (first, first + 2)[: int(rng.integers(1, 3))]

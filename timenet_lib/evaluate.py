@@ -1,0 +1,145 @@
+"""A folder and weights -> the results: I-AUROC, P-AUROC and PRO of each method, class and kind of defect.
+
+Paper: section 3.1.2, tables 1 and 2. The maxima of formula (5) run over the whole test set, all classes together.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timenet_lib.data.folder import FolderIndex, load_images, load_masks
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import DataError
+from timenet_lib.metrics import auroc, pro
+from timenet_lib.score import image_score, set_ratios
+
+KEYS = ("i_auroc", "p_auroc", "pro")
+Say = Callable[[str], None]
+
+
+def evaluate(
+    index: FolderIndex, model: TimeNet, t: float | None = None, seed: int = 0, say: Say = lambda line: None
+) -> dict[str, Any]:
+    """Return {"methods": {NAME: {"mean", "classes", "kinds"}}, ...}, metrics as fractions.
+
+    A metric that cannot be had is None, and "reasons" beside it says why. say receives a line of progress a method.
+    """
+    missing = [name for name in index.classes if name not in model.classes]
+    if missing:
+        raise DataError(
+            f"the weights know no class {', '.join(missing)}: they were trained on {', '.join(model.classes)}"
+        )
+    size = model.preset.image_size
+    images = load_images(index.test, size)
+    c = model.labels([s.class_name for s in index.test])
+    results = {}
+    for method in model.methods:
+        say(f"{method}: {len(images)} images")
+        maps = set_score_maps(model, images, c, method, t, seed)
+        results[method] = metrics_of(index, maps, size)
+    return {
+        "methods": results,
+        "preset": model.preset.name,
+        "seed": seed,
+        "t": model.preset.t if t is None else t,
+        "weights_sha256": model.hashes,
+        "extractor": {"name": model.preset.extractor, "weights": model.preset.extractor_weights},
+        "data_sha256": index.hash(),
+        "images": len(images),
+    }
+
+
+def set_score_maps(model: TimeNet, images: Tensor, c: Tensor, method: str, t: float | None, seed: int) -> Tensor:
+    """Return the score maps of a whole set, with the maxima of formula (5) taken over it."""
+    parts = list(model.parts(images, c, method, t, seed))
+    ratios = set_ratios(parts, model.preset.weight)
+    return torch.cat([model.score_map(part, ratios) for part in parts])
+
+
+def metrics_of(index: FolderIndex, maps: Tensor, size: int) -> dict[str, Any]:
+    """Return the metrics of each class and kind, and their mean over classes."""
+    scores, score_maps = image_score(maps).double().numpy(), maps.double().numpy()
+    names = np.array([s.class_name for s in index.test])
+    kinds = np.array([s.kind for s in index.test])
+    classes: dict[str, Any] = {}
+    by_kind: dict[str, Any] = {}
+    for name in index.classes:
+        chosen = names == name
+        masks = class_masks(index, chosen, size)
+        classes[name] = metrics_of_images(scores[chosen], score_maps[chosen], kinds[chosen] != "good", masks)
+        by_kind[name] = {}
+        for kind in sorted(set(kinds[chosen]) - {"good"}):
+            part = np.isin(kinds[chosen], ["good", kind])
+            by_kind[name][str(kind)] = metrics_of_images(
+                scores[chosen][part],
+                score_maps[chosen][part],
+                kinds[chosen][part] != "good",
+                None if masks is None else masks[part],
+            )
+    return {"mean": mean_over_classes(classes), "classes": classes, "kinds": by_kind}
+
+
+def class_masks(index: FolderIndex, chosen: np.ndarray, size: int) -> np.ndarray | None:
+    """Return the masks of one class, None where it has none."""
+    samples = [index.test[i] for i in np.flatnonzero(chosen)]
+    return load_masks(samples, size).numpy() if index.has_masks(samples[0].class_name) else None
+
+
+def metrics_of_images(
+    scores: np.ndarray, score_maps: np.ndarray, defective: np.ndarray, masks: np.ndarray | None
+) -> dict[str, Any]:
+    """Return the three metrics of some images, with reasons for those that cannot be had."""
+    values: dict[str, Any] = dict.fromkeys(KEYS)
+    reasons: dict[str, str] = {}
+    if defective.all() or not defective.any():
+        reasons["i_auroc"] = "the images are all good or all defective"
+    else:
+        values["i_auroc"] = auroc(scores, defective)
+    if masks is None:
+        reasons["p_auroc"] = reasons["pro"] = "no masks"
+    elif not masks.any():
+        reasons["p_auroc"] = reasons["pro"] = "no defective pixel"
+    else:
+        values["p_auroc"] = auroc(score_maps, masks)
+        values["pro"] = pro(score_maps, masks)
+    return values | ({"reasons": reasons} if reasons else {})
+
+
+def mean_over_classes(classes: dict[str, Any]) -> dict[str, Any]:
+    """Return each metric's mean over the classes that have it, and say which do not."""
+    mean: dict[str, Any] = {}
+    reasons = {}
+    for key in KEYS:
+        values = {name: m[key] for name, m in classes.items()}
+        have = [v for v in values.values() if v is not None]
+        without = [name for name, v in values.items() if v is None]
+        mean[key] = float(np.mean(have)) if have else None
+        if without:
+            reasons[key] = f"without {', '.join(without)}"
+    return mean | ({"reasons": reasons} if reasons else {})
+
+
+def format_table(results: dict[str, Any]) -> str:
+    """Return the results as a table of percentages: a row a class, I-AUROC / P-AUROC / PRO a method."""
+    methods = results["methods"]
+    names = list(next(iter(methods.values()))["classes"])
+    width = max(len(n) for n in [*names, "class"])
+    lines = [f"{'class':<{width}}  " + "  ".join(f"{m:^20}" for m in methods)]
+    lines.append(f"{'':<{width}}  " + "  ".join(f"{'I-AUR':>6} {'P-AUR':>6} {'PRO':>6}" for _ in methods))
+    for name in [*names, "mean"]:
+        rows = [m["mean"] if name == "mean" else m["classes"][name] for m in methods.values()]
+        cells = ["  ".join(" ".join(percent(row[k]) for k in KEYS) for row in rows)]
+        lines.append(f"{name:<{width}}  " + cells[0])
+    first = next(iter(methods.values()))
+    for name, row in [*first["classes"].items(), ("mean", first["mean"])]:
+        for key, reason in row.get("reasons", {}).items():
+            lines.append(f"  {name}, {key}: {reason}")
+    return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as a percentage of six characters, n/a for none."""
+    return f"{'n/a':>6}" if value is None else f"{100 * value:6.1f}"

@@ -1,0 +1,159 @@
+"""The three presets: ci proves the path, demo is what a laptop runs, paper is what the paper ran.
+
+Everything that differs between them is a field here.
+"""
+
+import difflib
+from dataclasses import asdict, dataclass, fields
+
+from timenet_lib.errors import InputError
+from timenet_lib.nets.unet import UNetConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One setting of the whole method. Sizes in pixels, t in [0, 1] with 1 the image."""
+
+    name: str
+    # the networks
+    image_size: int
+    base: int
+    multipliers: tuple[int, ...]
+    blocks: int
+    attention: tuple[int, ...]
+    # training: algorithm 1, then algorithm 2
+    batch_size: int
+    learning_rate: float
+    flow_steps: int
+    num_couplings: int
+    rtol: float  # of RK45, relative and absolute, when couplings are made
+    reflow_steps: int
+    tpn_steps: int
+    tpn_learning_rate: float
+    anomalous_share: float  # of a TPN batch; the rest stays normal
+    lpips_weight: float  # weight of the perceptual term beside the squared error
+    # reconstruction and scoring
+    t: float  # the working point
+    extractor: str  # "embedded" or any name that timm knows
+    extractor_weights: str  # "shipped", "random", or a file
+    levels: tuple[int, ...]  # f_i, the extractor's features of stride 2**i
+    weight: float  # w_i of formula (5), one value for all levels
+    lam: float  # the weight lambda that joins pixel and feature map
+
+    # drawn data, when no folder is given: images a class
+    drawn_train: int
+    drawn_good: int
+    drawn_defective: int
+
+    def unet_config(self, num_classes: int) -> UNetConfig:
+        """Return the shape of flow_0, flow_1 and TPN for so many classes."""
+        return UNetConfig(self.image_size, num_classes, self.base, self.multipliers, self.blocks, self.attention)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields as plain values that JSON can hold."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+CI = Preset(
+    name="ci",
+    image_size=32,
+    base=8,
+    multipliers=(1, 2, 2),
+    blocks=1,
+    attention=(8,),
+    batch_size=8,
+    learning_rate=2e-3,
+    flow_steps=40,
+    num_couplings=32,
+    rtol=1e-2,
+    reflow_steps=20,
+    tpn_steps=20,
+    tpn_learning_rate=1e-3,
+    anomalous_share=0.5,
+    lpips_weight=1.0,
+    t=0.83,
+    extractor="embedded",
+    extractor_weights="random",
+    levels=(1, 2, 3),
+    weight=7.0,
+    lam=7.0,
+    drawn_train=8,
+    drawn_good=3,
+    drawn_defective=5,
+)
+
+DEMO = Preset(
+    name="demo",
+    image_size=64,
+    base=24,
+    multipliers=(1, 2, 3, 4),
+    blocks=1,
+    attention=(8,),
+    batch_size=16,
+    learning_rate=1e-3,
+    flow_steps=3000,
+    num_couplings=768,
+    rtol=1e-3,
+    reflow_steps=1500,
+    tpn_steps=2000,
+    tpn_learning_rate=5e-4,
+    anomalous_share=0.5,
+    lpips_weight=0.1,
+    t=0.83,
+    extractor="embedded",
+    extractor_weights="shipped",
+    levels=(1, 2, 3),
+    weight=7.0,
+    lam=7.0,
+    drawn_train=120,
+    drawn_good=20,
+    drawn_defective=40,
+)
+
+PAPER = Preset(
+    name="paper",
+    image_size=256,
+    base=64,
+    multipliers=(1, 1, 2, 2, 4, 4),
+    blocks=2,
+    attention=(8, 16),
+    batch_size=16,
+    learning_rate=1e-4,
+    flow_steps=200_000,
+    num_couplings=20_000,
+    rtol=1e-3,
+    reflow_steps=50_000,
+    tpn_steps=50_000,
+    tpn_learning_rate=1e-4,
+    anomalous_share=0.5,
+    lpips_weight=1.0,
+    t=0.83,
+    extractor="wide_resnet101_2",
+    extractor_weights="timm",
+    levels=(2, 3, 4),
+    weight=7.0,
+    lam=7.0,
+    drawn_train=120,
+    drawn_good=20,
+    drawn_defective=40,
+)
+
+PRESETS = {p.name: p for p in (CI, DEMO, PAPER)}
+
+
+def get_preset(name: str) -> Preset:
+    """Return the preset of that name; an unknown one is an InputError that lists the three."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}{hint}")
+    return PRESETS[name]
+
+
+def preset_from_dict(values: dict[str, object]) -> Preset:
+    """Rebuild a preset from a checkpoint's record; missing or unexpected fields are an InputError."""
+    names = {f.name for f in fields(Preset)}
+    if set(values) != names:
+        odd = sorted(names ^ set(values))
+        raise InputError(f"the recorded preset does not fit this version: fields {', '.join(odd)}")
+    return Preset(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""What `timenet train` does, as a function: data and textures, the stages, the calibration."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from timenet_lib import checkpoints
+from timenet_lib.data.drawn import drawn_folder
+from timenet_lib.data.folder import FolderIndex, index_folder
+from timenet_lib.data.synthesis import drawn_textures, folder_textures
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import InputError
+from timenet_lib.presets import Preset, get_preset
+from timenet_lib.training.stages import TRAIN, Run, load_training_set
+
+NEEDS = {"reflow": "flow_0", "tpn": "flow_1"}
+
+
+def train_command(
+    stage: str,
+    out: Path,
+    resume: bool,
+    device: str,
+    data: Path | None = None,
+    textures: Path | None = None,
+    preset: str = "demo",
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    extractor_weights: str = "",
+    command: str = "",
+    say: Callable[[str], None] = lambda line: None,
+    progress: bool = True,
+) -> None:
+    """Train a stage, or all, into the folder out; calibrate once a TPN is there."""
+    chosen = get_preset(preset)
+    if extractor_weights:
+        chosen = replace(chosen, extractor_weights=extractor_weights)
+    if steps is not None and minutes is not None:
+        raise InputError("--steps and --minutes exclude each other: give one")
+    if stage in NEEDS and not checkpoints.has_stage(out, NEEDS[stage]):
+        raise InputError(f"{stage} needs {NEEDS[stage]}, which {out} does not hold: train that first, or `train all`")
+    if stage == "extractor" and data is not None:
+        raise InputError("the extractor is trained on drawn data only: leave --data out")
+    index = training_index(data, chosen)
+    images = texture_images(textures, chosen) if stage != "flow" else None
+    out.mkdir(parents=True, exist_ok=True)
+    say(f"{len(index.train)} normal images of {len(index.classes)} classes at {chosen.image_size} px")
+    run = Run(
+        out,
+        chosen,
+        load_training_set(index, chosen.image_size),
+        images,
+        seed,
+        steps,
+        minutes,
+        resume,
+        device,
+        command,
+        progress,
+    )
+    TRAIN[stage](run)
+    if stage in ("all", "tpn") and images is not None:
+        say("calibrating on held-out normal images")
+        model = TimeNet.from_pretrained(out, device)
+        model.calibrate(run.data.held_out, run.data.held_out_labels, images, seed)
+        model.save_calibration(out)
+    say(f"finished: {out}")
+
+
+def training_index(data: Path | None, preset: Preset) -> FolderIndex:
+    """Index the training images of a folder, or of the drawn data set."""
+    if data is None:
+        data = drawn_folder(preset.image_size, 0, preset.drawn_train, preset.drawn_good, preset.drawn_defective)
+    return index_folder(data, parts=("train",))
+
+
+def texture_images(textures: Path | None, preset: Preset) -> Tensor:
+    """Load the textures of a folder, or draw some."""
+    return drawn_textures(preset.image_size) if textures is None else folder_textures(textures, preset.image_size)

@@ -1,0 +1,241 @@
+"""The stages in order, from normal images to flow_0, flow_1, tpn; each is a file that no later one changes."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor, nn
+
+from timenet_lib import checkpoints
+from timenet_lib.couplings import Couplings, make_couplings
+from timenet_lib.data.folder import FolderIndex, Sample, load_images
+from timenet_lib.data.synthesis import Synthesiser
+from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.nets.extractors import EmbeddedExtractor, build_extractor
+from timenet_lib.nets.tpn import TPN
+from timenet_lib.nets.unet import UNet
+from timenet_lib.path import key_seed
+from timenet_lib.presets import Preset, preset_from_dict
+from timenet_lib.training.extractor import DenseTask, extractor_step
+from timenet_lib.training.flow import coupled_pairs, flow_step, independent_pairs
+from timenet_lib.training.loop import Budget, History, autocast_dtype, train_loop
+from timenet_lib.training.tpn import tpn_step
+
+# of the minutes of `all`
+SHARES = {"flow_0": 0.40, "couplings": 0.12, "flow_1": 0.16, "tpn": 0.32}
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Normal images in memory, and those held out from training, on which a model is calibrated."""
+
+    images: UInt8[Tensor, "n 3 h w"]
+    labels: Int[Tensor, " n"]
+    held_out: UInt8[Tensor, "m 3 h w"]
+    held_out_labels: Int[Tensor, " m"]
+    classes: tuple[str, ...]
+    data_hash: str
+
+
+def load_training_set(index: FolderIndex, size: int, every: int = 10) -> TrainingSet:
+    """Load the normal training images of a folder; every tenth of a class, at least one of two, is held out."""
+    kept: list[Sample] = []
+    held_out: list[Sample] = []
+    for name in index.classes:
+        samples = [s for s in index.train if s.class_name == name]
+        out = samples[every // 2 :: every] or samples[1:2]
+        held_out += out
+        kept += [s for s in samples if s not in out]
+
+    def labels(samples: list[Sample]) -> Tensor:
+        return torch.tensor([index.classes.index(s.class_name) for s in samples])
+
+    return TrainingSet(
+        images=load_images(kept, size),
+        labels=labels(kept),
+        held_out=load_images(held_out or kept, size),
+        held_out_labels=labels(held_out or kept),
+        classes=index.classes,
+        data_hash=index.hash(),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of one training have in common."""
+
+    out: Path
+    preset: Preset
+    data: TrainingSet
+    textures: UInt8[Tensor, "m 3 h w"] | None = None
+    seed: int = 0
+    steps: int | None = None
+    minutes: float | None = None  # of this call; `all` shares them out
+    resume: bool = False
+    device: str = "cpu"
+    command: str = ""
+    progress: bool = True
+
+    def budget(self, stage: str, steps: int, share: float = 1.0) -> Budget:
+        """Return the budget of a stage: the preset's steps unless steps or minutes were asked for."""
+        return Budget(self.steps or steps, self.minutes * share if self.minutes else None)
+
+    def record(self, history: History, parents: dict[str, str]) -> dict[str, Any]:
+        """Return what is written beside the weights of a stage."""
+        dtype = autocast_dtype(torch.device(self.device))
+        return {
+            "preset": self.preset.as_dict(),
+            "classes": list(self.data.classes),
+            "data_sha256": self.data.data_hash,
+            "parents": parents,
+            "seed": self.seed,
+            "command": self.command,
+            "training": {
+                **history.as_record(),
+                "minutes": self.minutes,
+                "device": self.device,
+                "precision": str(dtype or torch.float32).removeprefix("torch."),
+                "torch": torch.__version__,
+                "python": sys.version.split()[0],
+            },
+        }
+
+    def fresh(self, stage: str) -> bool:
+        """Tell whether a stage is still to be trained; a finished one is an error unless this run resumes."""
+        if not checkpoints.has_stage(self.out, stage):
+            return True
+        if not self.resume:
+            raise InputError(f"{self.out} already holds {stage}: add --resume to go on, or choose another --out")
+        record = checkpoints.read_record(self.out, stage)
+        mine = {"preset": self.preset.as_dict(), "data_sha256": self.data.data_hash, "seed": self.seed}
+        odd = [k for k, v in mine.items() if record.get(k) != v]
+        if odd:
+            raise InputError(f"{self.out / stage}.json was made with another {', '.join(odd)}: choose another --out")
+        return False
+
+    def train(
+        self, stage: str, module: nn.Module, loss: Callable[[int], Tensor], budget: Budget, rate: float
+    ) -> History:
+        """Run the loop with this stage's checkpoint."""
+        checkpoint = self.out / "checkpoints" / f"{stage}.safetensors"
+        return train_loop(module, loss, budget, rate, checkpoint, self.resume, progress=self.progress)
+
+
+def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
+    """Build a network whose start depends on (seed, stage) alone; the global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_seed(seed, stage, "start"))
+        return make()
+
+
+def load_flow(folder: Path, name: str, device: str = "cpu") -> tuple[UNet, dict[str, Any]]:
+    """Return flow_0 or flow_1 of a folder, frozen, and its record."""
+    state, record = checkpoints.load_stage(folder, name)
+    flow = UNet(preset_from_dict(record["preset"]).unet_config(len(record["classes"])))
+    checkpoints.load_into(flow, state, folder / f"{name}.safetensors")
+    return flow.to(device).eval().requires_grad_(False), record
+
+
+def load_tpn(folder: Path, device: str = "cpu") -> tuple[TPN, dict[str, Any]]:
+    """Return the TPN of a folder, frozen, and its record; one that was trained on another flow_1 is refused."""
+    state, record = checkpoints.load_stage(folder, "tpn")
+    preset = preset_from_dict(record["preset"])
+    mine, theirs = checkpoints.read_record(folder, "flow_1")["sha256"], record["parents"].get("flow_1")
+    if mine != theirs:
+        raise WeightsError(f"{folder / 'tpn.safetensors'} was trained on another flow_1 than the one beside it")
+    tpn = TPN(preset.unet_config(len(record["classes"])), preset.t)
+    checkpoints.load_into(tpn, state, folder / "tpn.safetensors")
+    return tpn.to(device).eval().requires_grad_(False), record
+
+
+def train_flow_0(run: Run, share: float = 1.0) -> None:
+    """Train flow_0 on independent pairs.
+
+    Paper: eq. (4).
+    """
+    if not run.fresh("flow_0"):
+        return
+    preset, data = run.preset, run.data
+    flow = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "flow_0").to(run.device)
+    loss = flow_step(flow, lambda step: independent_pairs(data.images, data.labels, step, preset.batch_size, run.seed))
+    history = run.train("flow_0", flow, loss, run.budget("flow_0", preset.flow_steps, share), preset.learning_rate)
+    checkpoints.save_stage(run.out, "flow_0", flow, run.record(history, {}))
+
+
+def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6)) -> None:
+    """Make couplings with flow_0 and train flow_1 on them, starting from flow_0's weights.
+
+    Paper: algorithm 1, a = 1. shares: of the minutes, for couplings and for training.
+    """
+    if not run.fresh("flow_1"):
+        return
+    preset, data = run.preset, run.data
+    flow_0, record = load_flow(run.out, "flow_0", run.device)
+    folder = run.out / "couplings"
+    made = make_couplings(
+        flow_0,
+        folder,
+        preset.num_couplings,
+        preset.image_size,
+        len(data.classes),
+        record["sha256"],
+        run.seed,
+        preset.rtol,
+        run.minutes * shares[0] if run.minutes else None,
+        run.progress,
+    )
+    couplings = Couplings(folder)
+    flow_1 = UNet(flow_0.config).to(run.device)
+    flow_1.load_state_dict(flow_0.state_dict())
+    loss = flow_step(flow_1, lambda step: coupled_pairs(couplings, step, preset.batch_size, run.seed))
+    budget = run.budget("flow_1", preset.reflow_steps, shares[1])
+    history = run.train("flow_1", flow_1, loss, budget, preset.learning_rate / 2)
+    parents = {"flow_0": record["sha256"]}
+    checkpoints.save_stage(run.out, "flow_1", flow_1, run.record(history, parents) | {"couplings": made})
+
+
+def train_tpn(run: Run, share: float = 1.0) -> None:
+    """Train the TPN on flow_1.
+
+    Paper: algorithm 2.
+    """
+    if not run.fresh("tpn"):
+        return
+    if run.textures is None:
+        raise InputError("training the TPN needs textures for the synthetic anomalies")
+    preset, data = run.preset, run.data
+    flow_1, record = load_flow(run.out, "flow_1", run.device)
+    tpn = TPN.from_flow(flow_1, preset.t).to(run.device)
+    features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.device)
+    synthesiser = Synthesiser(data.images, data.labels, run.textures, preset.anomalous_share, run.seed)
+    loss = tpn_step(flow_1, tpn, features, synthesiser, preset.batch_size, preset.lpips_weight)
+    history = run.train("tpn", tpn, loss, run.budget("tpn", preset.tpn_steps, share), preset.tpn_learning_rate)
+    checkpoints.save_stage(run.out, "tpn", tpn, run.record(history, {"flow_1": record["sha256"]}))
+
+
+def train_extractor(run: Run, default_steps: int = 1500) -> None:
+    """Train the embedded extractor on the run's images, which are to be drawn ones."""
+    if not run.fresh("extractor"):
+        return
+    if run.textures is None:
+        raise InputError("training the extractor needs textures for the synthetic anomalies")
+    data = run.data
+    task = seeded(lambda: DenseTask(EmbeddedExtractor(), len(data.classes)), run.seed, "extractor").to(run.device)
+    synthesiser = Synthesiser(data.images, data.labels, run.textures, 0.7, run.seed, "extractor")
+    loss = extractor_step(task, synthesiser, 16)
+    history = run.train("extractor", task, loss, run.budget("extractor", default_steps), 1e-3)
+    checkpoints.save_stage(run.out, "extractor", task.net, run.record(history, {}))
+
+
+def train_all(run: Run) -> None:
+    """Train flow_0, flow_1 and the TPN, one after the other."""
+    train_flow_0(run, SHARES["flow_0"])
+    reflow(run, (SHARES["couplings"], SHARES["flow_1"]))
+    train_tpn(run, SHARES["tpn"])
+
+
+TRAIN = {"all": train_all, "flow": train_flow_0, "reflow": reflow, "tpn": train_tpn, "extractor": train_extractor}
