@@ -1,0 +1,251 @@
+"""The drawn data set: the same everywhere, exact masks, visible defects, written all or nothing."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from timenet_lib.data import drawn
+from timenet_lib.data.drawn import CLASSES, KINDS, OBJECTS, TEXTURES, draw_defective, draw_normal, draw_texture
+from timenet_lib.errors import DataError, InputError
+
+PAIRS = [(name, kind) for name in CLASSES for kind in KINDS[name]]
+DIGEST = """
+import hashlib, sys
+from timenet_lib.data.drawn import CLASSES, KINDS, draw_defective, draw_normal, draw_texture
+digest, names = hashlib.sha256(), CLASSES[::-1] if sys.argv[1] == "reversed" else CLASSES
+parts = {}
+for name in names:
+    picture, mask = draw_defective(name, KINDS[name][-1], 40, 3)
+    parts[name] = draw_normal(name, 40, 3).tobytes() + picture.tobytes() + mask.tobytes()
+for name in CLASSES:
+    digest.update(parts[name])
+digest.update(draw_texture(3, 40).tobytes())
+print(digest.hexdigest())
+"""
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.abs(a.astype(int) - b.astype(int))
+
+
+def halved(picture: np.ndarray) -> np.ndarray:
+    size = len(picture) // 2
+    return picture.reshape(size, 2, size, 2, -1).mean((1, 3))
+
+
+def tree(root: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()
+    }
+
+
+def test_there_are_enough_classes_and_kinds():
+    assert len(OBJECTS) >= 6
+    assert len(TEXTURES) >= 4
+    assert (*OBJECTS, *TEXTURES) == CLASSES
+    assert set(KINDS) == set(CLASSES)
+    assert all(4 <= len(kinds) == len(set(kinds)) for kinds in KINDS.values())
+    assert len({kind for _, kind in PAIRS}) >= 12
+
+
+def test_pictures_do_not_depend_on_process_or_order():
+    digests = set()
+    for order, hash_seed in (("forward", "1"), ("reversed", "2")):
+        command, environment = [sys.executable, "-c", DIGEST, order], {**os.environ, "PYTHONHASHSEED": hash_seed}
+        out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        digests.add(out.stdout)
+    assert len(digests) == 1
+
+
+def test_drawing_leaves_the_global_generator_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    draw_defective("die", "chip", 32, 0)
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_seeds_vary_the_picture(name):
+    pictures = [draw_normal(name, 32, seed) for seed in range(6)]
+    assert pictures[0].shape == (32, 32, 3)
+    assert pictures[0].dtype == np.uint8
+    assert min(apart(a, b).mean() for i, a in enumerate(pictures) for b in pictures[:i]) > 8
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_one_seed_is_one_object_at_any_resolution(name):
+    for seed in (1, 2):
+        small, large = draw_normal(name, 64, seed), draw_normal(name, 128, seed)
+        assert apart(halved(large), small).mean() < 4
+        assert np.abs(draw_normal(name, 33, seed).mean((0, 1)) - small.mean((0, 1))).max() < 4
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_masks_agree_across_resolutions(name, kind):
+    mask, large = draw_defective(name, kind, 64, 4)[1], draw_defective(name, kind, 128, 4)[1]
+    halved_mask = halved(large)[..., 0] >= 0.5
+    assert (mask & halved_mask).sum() / (mask | halved_mask).sum() > 0.7
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_a_defect_is_visible_inside_its_mask_and_absent_outside(name, kind):
+    for seed in range(10, 12):
+        normal, (picture, mask) = draw_normal(name, 64, seed), draw_defective(name, kind, 64, seed)
+        difference = apart(picture, normal)
+        assert mask.dtype == bool
+        assert mask.shape == (64, 64)
+        assert 0.003 < mask.mean() < 0.3
+        assert difference[mask].mean() > 20
+        assert difference[~ndimage.binary_dilation(mask, iterations=2)].max() == 0
+        assert difference[~mask].max() <= 2 * drawn.draw.VISIBLE
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_seed_gives_every_kind_a_mask(name):
+    for seed in range(100, 104):
+        for kind in KINDS[name]:
+            assert 0.003 < draw_defective(name, kind, 32, seed)[1].mean() < 0.3
+
+
+def test_textures_come_from_at_least_eight_families(monkeypatch):
+    used = []
+
+    def watch(family):
+        return lambda *arguments: (used.append(family.__name__), family(*arguments))[1]
+
+    monkeypatch.setattr(drawn.sources, "FAMILIES", tuple(map(watch, drawn.sources.FAMILIES)))
+    textures = [draw_texture(seed, 32) for seed in range(60)]
+    assert len(set(used)) >= 8
+    assert min(apart(a, b).mean() for i, a in enumerate(textures) for b in textures[:i]) > 8
+
+
+def test_a_texture_looks_the_same_at_any_resolution():
+    seeds = range(12)
+    assert np.mean([apart(halved(draw_texture(seed, 96)), draw_texture(seed, 48)).mean() for seed in seeds]) < 6
+    assert draw_texture(0, 48).shape == (48, 48, 3)
+    assert draw_texture(0, 48).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda: draw_normal("dye", 64, 0), "did you mean 'die'"),
+        (lambda: draw_normal("spaceship", 64, 0), "known are"),
+        (lambda: draw_defective("die", "mising_pip", 64, 0), "did you mean 'missing_pip'"),
+        (lambda: draw_defective("die", "bent_tooth", 64, 0), "on die"),
+        (lambda: draw_normal("die", 31, 0), "32 to 512"),
+        (lambda: draw_normal("die", 513, 0), "32 to 512"),
+        (lambda: draw_normal("die", 64.5, 0), "whole number"),
+        (lambda: draw_texture(0, True), "whole number"),
+        (lambda: drawn.write_drawn("unused", classes=("gears",)), "gear"),
+        (lambda: drawn.write_drawn("unused", train=-1), "train"),
+        (lambda: drawn.write_drawn("unused", classes=()), "at least one"),
+        (lambda: drawn.write_drawn("unused", workers=0), "workers"),
+    ],
+)
+def test_bad_arguments_are_named(call, expected):
+    with pytest.raises(InputError, match=expected):
+        call()
+
+
+FEW = {"size": 32, "train": 3, "good": 2, "defective": 7, "classes": ("die", "wood")}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return drawn.write_drawn(tmp_path_factory.mktemp("drawn") / "few", **FEW, workers=1)
+
+
+def test_the_folder_has_the_layout_of_mvtec(written):
+    assert sorted(p.name for p in written.iterdir()) == ["die", "drawn.json", "wood"]
+    record = json.loads((written / "drawn.json").read_text())
+    assert {**FEW, "classes": ["die", "wood"], "seed": 0, "version": drawn.VERSION}.items() <= record.items()
+    for name in FEW["classes"]:
+        assert [p.name for p in sorted((written / name / "train/good").iterdir())] == ["000.png", "001.png", "002.png"]
+        assert len(list((written / name / "test/good").iterdir())) == 2
+        counts = [len(list((written / name / "test" / kind).iterdir())) for kind in KINDS[name]]
+        assert sorted(counts) == [1, 1, 1, 2, 2]
+        for picture in (written / name / "test").glob("[!g]*/*.png"):
+            truth = written / name / "ground_truth" / picture.parent.name / f"{picture.stem}_mask.png"
+            values = np.asarray(Image.open(truth))
+            assert set(np.unique(values)) == {0, 255}
+            assert values.shape == np.asarray(Image.open(picture)).shape[:2]
+
+
+def test_no_two_pictures_are_alike(written):
+    digests = [digest for name, digest in tree(written).items() if name.endswith(".png") and "mask" not in name]
+    assert len(set(digests)) == len(digests)
+
+
+def test_two_processes_write_the_same_bytes_as_one(written, tmp_path):
+    assert tree(drawn.write_drawn(tmp_path / "two", **FEW, workers=2)) == tree(written)
+
+
+def test_the_same_data_is_left_as_it_is_and_other_data_refused(written, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in written.rglob("*")}
+    assert drawn.write_drawn(written, **FEW) == written
+    with pytest.raises(DataError, match="seed 0 instead of 1"):
+        drawn.write_drawn(written, **FEW, seed=1)
+    assert {p: p.stat().st_mtime_ns for p in written.rglob("*")} == before
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(DataError, match="not empty"):
+        drawn.write_drawn(tmp_path, **FEW)
+    (tmp_path / "drawn.json").write_text("[1]")
+    with pytest.raises(DataError, match="readable"):
+        drawn.write_drawn(tmp_path, **FEW)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn.json", "note.txt"]
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(drawn.writer, "draw_defective", fail)
+    with pytest.raises(OSError, match="disk full"):
+        drawn.write_drawn(tmp_path / "out", **FEW, workers=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_leaves_no_half_folder_under_the_final_name(tmp_path):
+    code = f"from timenet_lib.data.drawn import write_drawn; write_drawn({str(tmp_path / 'out')!r}, workers=1)"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.rglob("*.png")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+    assert list(tmp_path.rglob("*.png"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_cache_writes_once_even_for_two_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMENET_CACHE", str(tmp_path / "cache"))
+    few = {"size": 32, "train": 1, "good": 1, "defective": 1}
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (f.result() for f in [pool.submit(drawn.drawn_folder, **few) for _ in range(2)])
+    assert first == second
+    assert first.parent == tmp_path / "cache"
+    assert [p.name for p in first.parent.iterdir()] == [first.name]
+    stamp = (first / "drawn.json").stat().st_mtime_ns
+    assert drawn.drawn_folder(**few) == first
+    assert (first / "drawn.json").stat().st_mtime_ns == stamp
+    assert drawn.drawn_folder(**few, seed=1) != first
+    assert multiprocessing.active_children() == []
+
+
+def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("TIMENET_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert drawn.writer.cache_home() == tmp_path / "timenet"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert drawn.writer.cache_home() == tmp_path / ".cache" / "timenet"
