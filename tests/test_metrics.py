@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -18,7 +20,7 @@ def brute_force_pro(maps, masks, limit):
         fpr = above[~masks].mean()
         points.append((fpr, np.mean([above[i][region].mean() for i, region in regions])))
     area = 0.0
-    for (x_a, y_a), (x_b, y_b) in zip(points, points[1:], strict=False):
+    for (x_a, y_a), (x_b, y_b) in itertools.pairwise(points):
         if x_a >= limit or x_a == x_b:
             continue
         end = min(x_b, limit)

@@ -4,7 +4,17 @@ import torch.nn.functional as F
 
 from timenet_lib.errors import InputError
 from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.score import Distances, Ratios, blur, combine, distances, feature_map, image_score, score_map, set_ratios
+from timenet_lib.score import (
+    Distances,
+    Ratios,
+    blur,
+    combine,
+    distances,
+    feature_map,
+    image_score,
+    score_map,
+    set_ratios,
+)
 
 
 def random_distances(b=3, size=32, seed=0):

@@ -103,8 +103,11 @@ def run(
     get_preset(preset)
     check_device(device)
     notebooks = find_notebooks(notebooks_folder(), list(names) or None)
-    parameters = {"preset": preset, "seed": seed, "from_scratch": from_scratch, "device": device}
-    results = run_notebooks(notebooks, out, parameters, no_network=offline)
+    figures = str((out / "figures").resolve())
+    parameters = {
+        "preset": preset, "seed": seed, "from_scratch": from_scratch, "device": device, "figure_dir": figures
+    }  # fmt: skip
+    results = run_notebooks(notebooks, out, parameters, stream=sys.stderr, no_network=offline)
     click.echo(format_table(results))
     if any(r.error for r in results):
         sys.exit(1)

@@ -116,7 +116,7 @@ class TimeNet:
         """Rebuild images in [-1, 1] by a method, from the working point unless t is given."""
         t = self.preset.t if t is None else t
         r = reconstruct(self.models, method, x1.to(self.device), c.to(self.device), t, seed, num_steps)
-        return Reconstruction(*(part if part is None else part.cpu() for part in r))
+        return Reconstruction(r.xt.cpu(), r.x1_hat.cpu(), None if r.t_map is None else r.t_map.cpu())
 
     def distances(self, x1: Float[Tensor, "b 3 h w"], x1_hat: Float[Tensor, "b 3 h w"]) -> Distances:
         """Compare images with their reconstructions, pixel by pixel and feature by feature."""

@@ -145,7 +145,6 @@ def test_a_texture_looks_the_same_at_any_resolution():
         (lambda: draw_defective("die", "bent_tooth", 64, 0), "on die"),
         (lambda: draw_normal("die", 31, 0), "32 to 512"),
         (lambda: draw_normal("die", 513, 0), "32 to 512"),
-        (lambda: draw_normal("die", 64.5, 0), "whole number"),
         (lambda: draw_texture(0, True), "whole number"),
         (lambda: drawn.write_drawn("unused", classes=("gears",)), "gear"),
         (lambda: drawn.write_drawn("unused", train=-1), "train"),
@@ -153,7 +152,8 @@ def test_a_texture_looks_the_same_at_any_resolution():
         (lambda: drawn.write_drawn("unused", workers=0), "workers"),
     ],
 )
-def test_bad_arguments_are_named(call, expected):
+def test_bad_arguments_are_named(call, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=expected):
         call()
 
@@ -191,7 +191,8 @@ def test_two_processes_write_the_same_bytes_as_one(written, tmp_path):
     assert tree(drawn.write_drawn(tmp_path / "two", **FEW, workers=2)) == tree(written)
 
 
-def test_the_same_data_is_left_as_it_is_and_other_data_refused(written, tmp_path):
+def test_the_same_data_is_left_as_it_is_and_other_data_refused(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn.writer, "write_all", None)
     before = {p: p.stat().st_mtime_ns for p in written.rglob("*")}
     assert drawn.write_drawn(written, **FEW) == written
     with pytest.raises(DataError, match="seed 0 instead of 1"):

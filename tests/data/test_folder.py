@@ -86,7 +86,7 @@ def only_problem(root: Path, *words: str, parts: tuple[str, ...] = ("train", "te
         assert word in found[0]
     with pytest.raises(DataError) as error:
         index_folder(root, parts)
-    assert str(error.value) == f"{root}: 1 problem\n{found[0]}"
+    assert str(error.value) == (found[0] if found[0].startswith(str(root)) else f"{root}: {found[0]}")
     return found[0]
 
 
@@ -488,8 +488,8 @@ FILES = {
     "RGBA": (lambda path: picture(path, mode="RGBA"), "transparency (mode RGBA)", "without an alpha channel"),
     "LA": (lambda path: picture(path, mode="LA"), "transparency (mode LA)", "without an alpha channel"),
     "palette": (transparent_palette, "transparency (mode P)", "without an alpha channel"),
-    "bomb": (lambda path: png(path, 20_000, 20_000, 8, 2, b""), "over 100 megapixels", "make it smaller"),
-    "large": (lambda path: png(path, 10_001, 10_000, 8, 2, b""), "over 100 megapixels", "make it smaller"),
+    "bomb": (lambda path: png(path, 20_000, 20_000, 8, 2, b""), "over 80 megapixels", "make it smaller"),
+    "large": (lambda path: png(path, 10_001, 10_000, 8, 2, b""), "over 80 megapixels", "make it smaller"),
     "animated": (animated, "holds 2 images", "save one image a file"),
 }
 
@@ -515,7 +515,7 @@ def test_a_colour_mode_for_print_is_refused(root: Path) -> None:
 def test_large_images_are_refused_without_pillows_own_limit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     png(root / TRAIN / "001.png", 10_001, 10_000, 8, 2, b"")
-    only_problem(root, f"{TRAIN}/001.png: over 100 megapixels")
+    only_problem(root, f"{TRAIN}/001.png: over 80 megapixels")
 
 
 def test_loaders_name_what_is_no_file(root: Path) -> None:

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -84,7 +86,7 @@ def test_the_learning_rate_rises_then_falls_to_zero():
     assert rates[0] < 0.1
     assert max(rates) > 0.85
     assert rates[100] == pytest.approx(0, abs=1e-6)
-    assert all(a >= b for a, b in zip(rates[20:], rates[21:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[20:]))
 
 
 @pytest.mark.parametrize("budget", [{"steps": 0}, {"steps": 1, "minutes": 0.0}])

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,7 +15,7 @@ from timenet_lib.errors import DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 80_000_000
 GOOD = "good"
 SHOWN_PROBLEMS = 20
 LAYOUT = "CLASS/train/good, CLASS/test/good, CLASS/test/KIND, CLASS/ground_truth/KIND"
@@ -41,7 +42,9 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
     name = name or str(path)
     try:
         _refuse_by_stat(os.stat(path), name)
-        with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:
+        with warnings.catch_warnings(), open(path, "rb") as file:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(file, formats=FORMATS)
             _refuse_by_header(image, name)
             image.load()
             return ImageOps.exif_transpose(image)
@@ -155,10 +158,12 @@ class Problems:
         self.found.append(f"{self.name(path)}: {problem}")
 
     def raise_if_any(self) -> None:
-        """Raise DataError: a summary, then a line for each of the first 20."""
+        """Raise DataError: the one problem, or a summary and a line for each of the first 20."""
         count, root = len(self.found), self.root
+        if count == 1:
+            raise DataError(self.found[0] if self.found[0].startswith(str(root)) else f"{root}: {self.found[0]}")
         if count:
-            lines = [f"{root}: {count} problem{'s' * (count > 1)}", *self.found[:SHOWN_PROBLEMS]]
+            lines = [f"{root}: {count} problems", *self.found[:SHOWN_PROBLEMS]]
             if count > SHOWN_PROBLEMS:
                 lines.append(f"... and {count - SHOWN_PROBLEMS} more (timenet check-data {root} shows all)")
             raise DataError("\n".join(lines))

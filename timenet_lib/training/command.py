@@ -16,6 +16,13 @@ from timenet_lib.presets import Preset, get_preset
 from timenet_lib.training.stages import TRAIN, Run, load_training_set
 
 NEEDS = {"reflow": "flow_0", "tpn": "flow_1"}
+MAKES = {
+    "all": ("flow_0", "flow_1", "tpn"),
+    "flow": ("flow_0",),
+    "reflow": ("flow_1",),
+    "tpn": ("tpn",),
+    "extractor": ("extractor",),
+}
 
 
 def train_command(
@@ -44,6 +51,9 @@ def train_command(
         raise InputError(f"{stage} needs {NEEDS[stage]}, which {out} does not hold: train that first, or `train all`")
     if stage == "extractor" and data is not None:
         raise InputError("the extractor is trained on drawn data only: leave --data out")
+    there = [name for name in MAKES[stage] if checkpoints.has_stage(out, name)]
+    if there and not resume:
+        raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")
     index = training_index(data, chosen)
     images = texture_images(textures, chosen) if stage != "flow" else None
     out.mkdir(parents=True, exist_ok=True)

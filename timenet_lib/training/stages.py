@@ -124,6 +124,11 @@ class Run:
         checkpoint = self.out / "checkpoints" / f"{stage}.safetensors"
         return train_loop(module, loss, budget, rate, checkpoint, self.resume, progress=self.progress)
 
+    def finish(self, stage: str, module: nn.Module, record: dict[str, Any]) -> None:
+        """Write the finished stage; its checkpoint has served its turn."""
+        checkpoints.save_stage(self.out, stage, module, record)
+        (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
+
 
 def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
     """Build a network whose start depends on (seed, stage) alone; the global generator stays as it was."""
@@ -163,7 +168,7 @@ def train_flow_0(run: Run, share: float = 1.0) -> None:
     flow = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "flow_0").to(run.device)
     loss = flow_step(flow, lambda step: independent_pairs(data.images, data.labels, step, preset.batch_size, run.seed))
     history = run.train("flow_0", flow, loss, run.budget("flow_0", preset.flow_steps, share), preset.learning_rate)
-    checkpoints.save_stage(run.out, "flow_0", flow, run.record(history, {}))
+    run.finish("flow_0", flow, run.record(history, {}))
 
 
 def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6)) -> None:
@@ -195,7 +200,7 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6)) -> None:
     budget = run.budget("flow_1", preset.reflow_steps, shares[1])
     history = run.train("flow_1", flow_1, loss, budget, preset.learning_rate / 2)
     parents = {"flow_0": record["sha256"]}
-    checkpoints.save_stage(run.out, "flow_1", flow_1, run.record(history, parents) | {"couplings": made})
+    run.finish("flow_1", flow_1, run.record(history, parents) | {"couplings": made})
 
 
 def train_tpn(run: Run, share: float = 1.0) -> None:
@@ -214,7 +219,7 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     synthesiser = Synthesiser(data.images, data.labels, run.textures, preset.anomalous_share, run.seed)
     loss = tpn_step(flow_1, tpn, features, synthesiser, preset.batch_size, preset.lpips_weight)
     history = run.train("tpn", tpn, loss, run.budget("tpn", preset.tpn_steps, share), preset.tpn_learning_rate)
-    checkpoints.save_stage(run.out, "tpn", tpn, run.record(history, {"flow_1": record["sha256"]}))
+    run.finish("tpn", tpn, run.record(history, {"flow_1": record["sha256"]}))
 
 
 def train_extractor(run: Run, default_steps: int = 1500) -> None:
@@ -228,7 +233,7 @@ def train_extractor(run: Run, default_steps: int = 1500) -> None:
     synthesiser = Synthesiser(data.images, data.labels, run.textures, 0.7, run.seed, "extractor")
     loss = extractor_step(task, synthesiser, 16)
     history = run.train("extractor", task, loss, run.budget("extractor", default_steps), 1e-3)
-    checkpoints.save_stage(run.out, "extractor", task.net, run.record(history, {}))
+    run.finish("extractor", task.net, run.record(history, {}))
 
 
 def train_all(run: Run) -> None:

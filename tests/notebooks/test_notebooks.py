@@ -1,0 +1,45 @@
+"""Every notebook, from scratch, at preset ci, with every connection but loopback refused."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from timenet_lib.course.notebooks import check
+from timenet_lib.course.runner import find_notebooks, run_notebooks
+
+NOTEBOOKS = find_notebooks(Path(__file__).resolve().parents[2] / "notebooks")
+BANDS = {  # what a model of a few steps can reach; wide, since they only show that the path is whole
+    "00_the_answer_first": {
+        f"{m}_{k}": (0.0, 1.0) for m in ("flow_0", "flow_1", "timenet") for k in ("i_auroc", "p_auroc", "pro")
+    },
+}
+FIGURES = {
+    "00_the_answer_first": {
+        "00_answer.png",
+        "00_over_t.png",
+        "00_misses.png",
+        "interactive/00_timestep_explorer.html",
+    },
+}
+
+
+def test_there_are_notebooks():
+    assert [n.stem for n in NOTEBOOKS] == list(BANDS)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
+def test_it_runs_from_scratch_without_a_network(notebook, tmp_path):
+    figures = tmp_path / "figures"
+    parameters = {"preset": "ci", "from_scratch": True, "figure_dir": str(figures)}
+    env = {"TIMENET_CACHE": os.environ["TIMENET_CACHE"], "OMP_NUM_THREADS": "1"}
+    (result,) = run_notebooks([notebook], tmp_path / "run", parameters, env=env, no_network=True, stderr_is_error=True)
+    assert result.error is None, result.error
+    assert set(result.figures) == FIGURES[notebook.stem]
+    for name, (low, high) in BANDS[notebook.stem].items():
+        assert low <= result.metrics[name] <= high, name
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda n: n.stem)
+def test_the_committed_copy_is_normalised_and_its_outputs_are_its_own(notebook):
+    assert check(notebook) == []

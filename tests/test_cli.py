@@ -1,0 +1,180 @@
+"""The command line as a user meets it: exit codes, one line of error, nothing half-written."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+
+def timenet(*args, cwd=None, env=None):
+    command = [sys.executable, "-m", "timenet_lib", *map(str, args)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def refused(result, *words):
+    """Check for exit code 2 and one line that holds the words."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, drawn_ci):
+    """Weights of preset ci, made by the command line."""
+    out = tmp_path_factory.mktemp("cli") / "weights"
+    done = timenet("train", "all", "--preset", "ci", "--data", drawn_ci.root, "--steps", 3, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture
+def photo(drawn_ci):
+    return next(s.path for s in drawn_ci.test if s.class_name == "die")
+
+
+def test_help_names_every_command():
+    result = timenet("--help")
+    assert result.returncode == 0
+    for command in ("run", "draw", "check-data", "train", "evaluate", "detect", "info"):
+        assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE)
+
+
+def test_train_leaves_the_stages_and_their_records(trained):
+    names = {p.name for p in trained.iterdir()}
+    assert {"flow_0.safetensors", "flow_1.safetensors", "tpn.safetensors", "calibration.json"} <= names
+    record = json.loads((trained / "tpn.json").read_text())
+    assert record["training"]["steps"] == 3
+    assert record["command"].startswith("timenet train all --preset ci")
+
+
+def test_train_resumes_and_refuses_to_overwrite(trained, drawn_ci):
+    again = ("train", "all", "--preset", "ci", "--data", drawn_ci.root, "--steps", 3, "--out", trained)
+    refused(timenet(*again), "already holds flow_0", "--resume")
+    assert timenet(*again, "--resume").returncode == 0
+
+
+def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path):
+    done = timenet("evaluate", "--data", drawn_ci.root, "--weights", trained, "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "r.json").read_text())
+    assert set(results["methods"]) == {"flow_0", "flow_1", "timenet"}
+    assert set(results) >= {"preset", "seed", "t", "weights_sha256", "data_sha256", "command"}
+    for method in results["methods"].values():
+        assert set(method) == {"mean", "classes", "kinds"}
+        for row in [method["mean"], *method["classes"].values()]:
+            assert all(0 <= row[key] <= 1 for key in ("i_auroc", "p_auroc", "pro"))
+    assert "mean" in done.stdout
+
+
+def test_evaluate_without_masks_says_why(trained, drawn_ci, tmp_path):
+    data = shutil.copytree(drawn_ci.root, tmp_path / "data")
+    shutil.rmtree(data / "die" / "ground_truth")
+    done = timenet("evaluate", "--data", data, "--weights", trained, "--json", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    die = json.loads((tmp_path / "r.json").read_text())["methods"]["timenet"]["classes"]["die"]
+    assert die["p_auroc"] is None
+    assert die["pro"] is None
+    assert die["reasons"]["pro"] == "no masks"
+    assert isinstance(die["i_auroc"], float)
+    assert "n/a" in done.stdout
+
+
+def test_detect_scores_each_image_alone(trained, photo, drawn_ci, tmp_path):
+    other = [s.path for s in drawn_ci.test if s.class_name == "die"][3]
+    both = timenet("detect", photo, other, "--class", "die", "--weights", trained, "--json", tmp_path / "d.json")
+    assert both.returncode == 0, both.stderr
+    alone = timenet("detect", other, "--class", "die", "--weights", trained)
+    assert alone.stdout.splitlines()[0] == both.stdout.splitlines()[1]
+    assert len(json.loads((tmp_path / "d.json").read_text())["images"]) == 2
+
+
+def test_draw_and_check_data(tmp_path):
+    out = tmp_path / "drawn"
+    done = timenet("draw", "--out", out, "--size", 32, "--train", 2, "--good", 1, "--defective", 2)
+    assert done.returncode == 0, done.stderr
+    done = timenet("check-data", out)
+    assert done.returncode == 0
+    assert "no problems" in done.stdout
+    (out / "die" / "train" / "good" / "000.png").write_text("no image")
+    (out / "gear" / "train" / "good" / "001.png").write_bytes(b"")
+    bad = timenet("check-data", out)
+    refused(bad, "2 problems")
+    assert "die/train/good/000.png" in bad.stdout
+    assert "gear/train/good/001.png" in bad.stdout
+
+
+def test_info_counts_the_papers_parameters():
+    out = timenet("info", "--preset", "paper").stdout
+    assert "29.77 M" in out
+    assert "59.98 M" in out
+    assert "256 x 256" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["detekt"], ["detekt", "detect"]),
+        (["train", "--mintues", "3", "--out", "x"], ["--mintues", "--minutes"]),
+        (["train", "flwo", "--out", "x"], ["flwo"]),
+        (["train", "--steps", "3", "--minutes", "1", "--out", "x"], ["exclude each other"]),
+        (["train", "tpn", "--out", "x"], ["needs flow_1"]),
+        (["train", "--preset", "dmeo", "--out", "x"], ["dmeo", "demo"]),
+        (["train", "--data", "none", "--out", "x"], ["none"]),
+        (["train", "--preset", "ci", "--textures", "none", "--out", "x"], ["no texture folder none"]),
+        (["run", "--notebook", "99"], ["99", "00_the_answer_first"]),
+        (["run", "--preset", "dmeo"], ["dmeo", "demo"]),
+        (["evaluate", "--weights", "dmeo"], ["dmeo", "demo"]),
+        (["evaluate", "--json", "none/x.json"], ["folder does not exist"]),
+        (["info", "--device", "cuda"], ["--device"]),
+        (["evaluate", "--device", "tpu"], ["tpu"]),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(args, words, tmp_path):
+    # the notebooks are found beside the package; a folder of the reader's own stays empty
+    refused(timenet(*args, cwd=tmp_path), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_is_not_there_is_refused(photo, tmp_path):
+    result = timenet("detect", photo, "--class", "die", "--device", "cuda", env={"CUDA_VISIBLE_DEVICES": ""})
+    refused(result, "--device cuda", "use --device cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "words"),
+    [
+        ("text.png", lambda p: p.write_text("hello"), ["text.png", "not an image"]),
+        ("none.png", lambda p: None, ["none.png", "does not exist"]),
+        ("dot.png", lambda p: Image.new("RGB", (1, 1)).save(p), ["dot.png", "1x1", "too small"]),
+        ("huge.png", lambda p: Image.new("1", (12_000, 9_000)).save(p), ["huge.png"]),
+    ],
+)
+def test_detect_refuses_what_is_no_photograph(trained, photo, tmp_path, name, make, words):
+    make(tmp_path / name)
+    args = ("detect", photo, tmp_path / name, "--class", "die", "--weights", trained, "--json", tmp_path / "d.json")
+    result = timenet(*args)
+    refused(result, *words)
+    assert result.stdout == ""
+    assert not (tmp_path / "d.json").exists()
+
+
+def test_detect_refuses_an_unknown_class(trained, photo):
+    refused(timenet("detect", photo, "--class", "dye", "--weights", trained), "dye", "die")
+
+
+def test_a_full_run_is_the_same_for_the_same_seed(trained, drawn_ci, tmp_path):
+    out = tmp_path / "again"
+    timenet("train", "all", "--preset", "ci", "--data", drawn_ci.root, "--steps", 3, "--out", out)
+    for name in ("flow_0", "flow_1", "tpn"):
+        assert (out / f"{name}.safetensors").read_bytes() == (trained / f"{name}.safetensors").read_bytes()
+    assert (tmp_path / "again" / "calibration.json").read_text() == (trained / "calibration.json").read_text()

@@ -1,0 +1,71 @@
+import json
+
+import pytest
+import torch
+
+from timenet_lib.data.folder import FolderIndex
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import DataError
+from timenet_lib.evaluate import evaluate, format_table, metrics_of
+from timenet_lib.nets.extractors import build_extractor
+from timenet_lib.nets.unet import UNet
+from timenet_lib.presets import CI
+from timenet_lib.reconstruct import Models
+
+
+@pytest.fixture(scope="module")
+def model(drawn_ci):
+    flow = UNet(CI.unet_config(len(drawn_ci.classes))).eval()
+    features = build_extractor("embedded", "random", CI.levels)
+    return TimeNet(CI, drawn_ci.classes, Models(flow), features)
+
+
+def oracle(index, size):
+    """The masks themselves as score maps: a perfect detector."""
+    from timenet_lib.data.folder import load_masks
+
+    return load_masks(index.test, size).float()
+
+
+def test_a_perfect_detector_gets_perfect_metrics(drawn_ci):
+    results = metrics_of(drawn_ci, oracle(drawn_ci, 32), 32)
+    for row in [results["mean"], *results["classes"].values()]:
+        assert (row["i_auroc"], row["p_auroc"]) == (1.0, 1.0)
+        assert row["pro"] == pytest.approx(1.0)
+    kinds = {name: set(each) for name, each in results["kinds"].items()}
+    assert kinds["die"] == {s.kind for s in drawn_ci.test if s.class_name == "die" and s.defective}
+
+
+def test_an_inverted_detector_gets_the_opposite(drawn_ci):
+    results = metrics_of(drawn_ci, -oracle(drawn_ci, 32), 32)
+    assert results["mean"]["p_auroc"] == 0.0
+
+
+def test_results_are_the_same_twice_and_survive_json(model, drawn_ci):
+    first, again = (evaluate(drawn_ci, model, t=0.8, seed=1) for _ in range(2))
+    assert first == again
+    assert json.loads(json.dumps(first)) == first
+    assert (first["t"], first["seed"], first["preset"]) == (0.8, 1, "ci")
+    assert first["data_sha256"] == drawn_ci.hash()
+
+
+def test_the_table_has_a_row_a_class_and_the_mean(model, drawn_ci):
+    lines = format_table(evaluate(drawn_ci, model)).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [*drawn_ci.classes, "mean"]
+
+
+def test_classes_that_the_weights_do_not_know_are_refused(drawn_ci):
+    features = build_extractor("embedded", "random", CI.levels)
+    other = TimeNet(CI, ("die",), Models(UNet(CI.unet_config(1))), features)
+    with pytest.raises(DataError, match=r"know no class button, cable"):
+        evaluate(drawn_ci, other)
+
+
+def test_a_class_of_good_images_only_has_no_metrics_and_a_reason(drawn_ci):
+    good = tuple(s for s in drawn_ci.test if s.class_name != "die" or not s.defective)
+    index = FolderIndex(drawn_ci.root, drawn_ci.classes, (), good, ())
+    results = metrics_of(index, torch.rand(len(good), 32, 32, generator=torch.Generator().manual_seed(0)), 32)
+    die = results["classes"]["die"]
+    assert die["i_auroc"] is None
+    assert "all good" in die["reasons"]["i_auroc"]
+    assert "without die" in results["mean"]["reasons"]["i_auroc"]

@@ -1,0 +1,42 @@
+import dataclasses
+
+import pytest
+
+from timenet_lib.cost import network_costs
+from timenet_lib.errors import InputError
+from timenet_lib.presets import CI, DEMO, PAPER, get_preset, preset_from_dict
+
+
+def test_a_preset_survives_its_record():
+    for preset in (CI, DEMO, PAPER):
+        assert preset_from_dict(preset.as_dict()) == preset
+
+
+def test_a_record_of_another_version_is_refused_with_the_field():
+    values = DEMO.as_dict() | {"momentum": 0.9}
+    with pytest.raises(InputError, match="momentum"):
+        preset_from_dict(values)
+
+
+def test_unknown_presets_are_refused_with_the_nearest():
+    with pytest.raises(InputError, match=r"choose one of ci, demo, paper; did you mean 'demo'\?"):
+        get_preset("dmeo")
+
+
+def test_presets_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DEMO.t = 0.5
+
+
+def test_the_papers_working_point_and_weights():
+    assert (PAPER.t, PAPER.weight, PAPER.lam, PAPER.levels) == (0.83, 7.0, 7.0, (2, 3, 4))
+    assert (PAPER.image_size, PAPER.base, PAPER.multipliers) == (256, 64, (1, 1, 2, 2, 4, 4))
+
+
+def test_costs_count_a_convolution_by_hand():
+    costs = {row.name: row for row in network_costs(CI, 3)}
+    flow, tpn, both = (costs[k] for k in ("flow_0, flow_1 (each)", "tpn, with adapters", "TimeNet, one step"))
+    assert both.parameters == flow.parameters + tpn.parameters
+    assert both.gflop == pytest.approx(flow.gflop + tpn.gflop, rel=1e-6)
+    stem = 2 * 3 * 9 * CI.base * CI.image_size**2 / 1e9
+    assert flow.gflop > 20 * stem

@@ -1,0 +1,89 @@
+"""The README: short, true to the files, and every command in it runs (make's excepted; data on stand-ins)."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from timenet_lib.course.runner import find_notebooks
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+# what a test changes in a command: a stand-in for the data, a size that takes seconds
+SMALLER = {
+    "--size 64": "--size 64 --train 3 --good 2 --defective 5",
+    "--minutes 60": "--preset ci --steps 2",
+    "--preset paper --data": "--preset ci --steps 2 --data",
+    "--device cuda": "",
+}
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands():
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, drawn_ci):
+    """A folder where PARTS, MVTEC and DTD are stand-ins, and where `timenet` is this interpreter's."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name in ("PARTS", "MVTEC"):
+        shutil.copytree(drawn_ci.root, folder / name)
+    shutil.copytree(drawn_ci.root / "wood" / "train" / "good", folder / "DTD")
+    return folder
+
+
+def run(command, cwd, **env):
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", **env}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_links_and_pictures_are_there():
+    targets = re.findall(r"\]\(([^)#\s]+)\)", README)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
+
+
+def test_the_map_of_the_course_is_true():
+    for number, notebook in re.findall(r"^\| \[(\d\d) [^\]]+\]\((notebooks/[^)]+)\)", README, re.MULTILINE):
+        assert (ROOT / notebook).name.startswith(number)
+    here = {p.name for p in find_notebooks(ROOT / "notebooks")}
+    assert here == set(re.findall(r"notebooks/(\d\d_[^)]+\.ipynb)\)[^\n]*here \|", README))
+
+
+def test_every_command_runs(workplace):
+    seen = set()
+    for line in commands():
+        for before, after in SMALLER.items():
+            line = line.replace(before, after)
+        args = shlex.split(line)
+        assert args[0] == "timenet", line
+        seen.add(args[1])
+        if args[1] == "evaluate" and "--data" not in args:
+            args += ["--data", str(workplace / "drawn")]
+        paths = [sorted(map(str, workplace.glob(a))) if "*" in a else [a] for a in args[1:]]
+        result = run([sys.executable, "-m", "timenet_lib", *sum(paths, [])], workplace)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+    assert seen == {"draw", "check-data", "detect", "evaluate", "info", "train"}
+
+
+def test_the_python_example_runs(workplace):
+    (example,) = blocks("python")
+    assert (workplace / "drawn").is_dir(), "the commands run first"
+    result = run([sys.executable, "-c", example], workplace)
+    assert result.returncode == 0, result.stderr
+    assert "torch.Size([1, 64, 64])" in result.stdout

@@ -1,0 +1,101 @@
+"""What every notebook starts from: a model of the preset, and test images that it has not seen."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from timenet_lib.checkpoints import has_stage, shipped_weights
+from timenet_lib.data.drawn import drawn_folder
+from timenet_lib.data.drawn.writer import cache_home
+from timenet_lib.data.folder import FolderIndex, Sample, index_folder, load_image, load_mask
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import InputError
+from timenet_lib.evaluate import format_table
+from timenet_lib.presets import Preset, get_preset
+from timenet_lib.training.command import train_command
+
+
+def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device: str = "cpu") -> TimeNet:
+    """Return the shipped model of preset demo, or train one: always at preset ci, at demo with from_scratch.
+
+    What is trained is kept in the cache and resumed there, by preset and seed.
+    """
+    if preset == "demo" and not from_scratch:
+        return TimeNet.from_pretrained("demo", device)
+    if preset == "paper":
+        raise InputError("no weights of preset paper are shipped: train them with `timenet train all --preset paper`")
+    folder = cache_home() / f"trained-{preset}-seed{seed}"
+    if not (has_stage(folder, "tpn") and (folder / "calibration.json").is_file()):
+        train_command("all", folder, resume=True, device=device, preset=preset, seed=seed, progress=False)
+    return TimeNet.from_pretrained(folder, device)
+
+
+def course_data(preset: str | Preset, data_dir: str = "") -> FolderIndex:
+    """Return the test side of a folder of the reader's, or of the drawn data set of the preset."""
+    p = get_preset(preset) if isinstance(preset, str) else preset
+    folder = (
+        Path(data_dir) if data_dir else drawn_folder(p.image_size, 0, p.drawn_train, p.drawn_good, p.drawn_defective)
+    )
+    return index_folder(folder, parts=("test",))
+
+
+class Example(NamedTuple):
+    """A test image with its mask; the mask is empty for a good one."""
+
+    name: str
+    class_name: str
+    x1: Float[Tensor, "3 h w"]
+    mask: Bool[Tensor, "h w"]
+
+
+def pick_examples(index: FolderIndex, size: int, kinds: Sequence[tuple[str, str]], number: int = 0) -> list[Example]:
+    """Return one test image for each (class, kind); number counts within the kind, up to its last."""
+    examples = []
+    for class_name, kind in kinds:
+        found = [s for s in index.test if (s.class_name, s.kind) == (class_name, kind)]
+        if not found:
+            raise InputError(f"the test images have no kind {kind!r} of class {class_name!r}")
+        examples.append(load_example(found[min(number, len(found) - 1)], size))
+    return examples
+
+
+def one_kind_a_class(index: FolderIndex) -> list[tuple[str, str]]:
+    """Return each class with its first kind of defect, "good" where it has none."""
+    kinds = {
+        name: sorted({s.kind for s in index.test if s.class_name == name and s.defective}) for name in index.classes
+    }
+    return [(name, (found or ["good"])[0]) for name, found in kinds.items()][:8]
+
+
+def load_example(sample: Sample, size: int) -> Example:
+    """Load one sample with its mask."""
+    mask = torch.zeros(size, size, dtype=torch.bool) if sample.mask_path is None else load_mask(sample.mask_path, size)
+    kind = sample.kind.replace("_", " ")
+    return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask)
+
+
+def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
+    """Keep the first so many good and defective test images of each class, the latter over all kinds in turn."""
+    kept: list[Sample] = []
+    for name in index.classes:
+        mine = [s for s in index.test if s.class_name == name]
+        kept += [s for s in mine if not s.defective][:good]
+        kinds = sorted({s.kind for s in mine if s.defective})
+        queues = [[s for s in mine if s.kind == kind] for kind in kinds]
+        in_turn = [q[i] for i in range(max(map(len, queues), default=0)) for q in queues if i < len(q)]
+        kept += in_turn[:defective]
+    return FolderIndex(index.root, index.classes, index.train, tuple(kept), index.notes)
+
+
+def recorded_table(preset: str) -> str:
+    """Return the table that was measured when the shipped weights were made, labelled as recorded."""
+    if preset != "demo":
+        return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
+    results = json.loads((shipped_weights(preset) / "evaluation.json").read_text())
+    head = f"recorded: preset {preset}, seed {results['seed']}, t = {results['t']}, {results['images']} test images"
+    return f"{head}\nby: {results['command']}\n\n{format_table(results)}"

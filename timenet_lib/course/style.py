@@ -1,0 +1,212 @@
+"""One look for every picture of the course: colours, names, and the few drawing helpers that notebooks need."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from timenet_lib.errors import InputError
+
+# Okabe and Ito's palette, which stays apart under colour blindness: one colour a method, everywhere.
+COLOURS = {
+    "input": "#000000",
+    "mask": "#D55E00",
+    "flow_0": "#0072B2",
+    "flow_1": "#E69F00",
+    "timenet": "#009E73",
+    "noise": "#767676",
+}
+LABELS = {
+    "input": "input",
+    "mask": "true mask",
+    "flow_0": "flow 0",
+    "flow_1": "flow 1 (reflow)",
+    "timenet": "TimeNet",
+    "noise": "noise",
+}
+Number = float | int  # said in full, since the tests check types as they are written
+HEAT_MAP = "inferno"
+_FURTHER_COLOURS = ["#CC79A7", "#56B4E9", "#F0E442"]
+
+STYLE: dict[Any, Any] = {
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 110,
+    "savefig.facecolor": "white",
+    "axes.facecolor": "white",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "axes.prop_cycle": cycler(
+        color=[COLOURS[key] for key in ("flow_0", "flow_1", "timenet", "mask")] + _FURTHER_COLOURS
+    ),
+    "font.family": "DejaVu Sans",  # the one font that matplotlib brings along
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "figure.titlesize": 11,
+    "lines.linewidth": 2,
+    "image.cmap": HEAT_MAP,
+    "image.interpolation": "nearest",
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Apply the style for as long as the context lasts; `@styled()` on a function that draws, for each call.
+
+    Unlike `matplotlib.rc_context` it puts back nothing but the style, so that a backend which starts inside it stays
+    set up.
+    """
+    before = {key: matplotlib.rcParams[key] for key in STYLE}
+    matplotlib.rcParams.update(STYLE)
+    try:
+        yield
+    finally:
+        matplotlib.rcParams.update(before)
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A score map with the range and the colour map to show it in."""
+
+    array: np.ndarray
+    vmin: Number
+    vmax: Number
+    cmap: str = HEAT_MAP
+
+
+Cell = np.ndarray | Heat | None
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults to the course's style, for this process."""
+    matplotlib.rcParams.update(STYLE)
+
+
+@styled()
+def new_figure(
+    rows: int = 1, columns: int = 1, size: tuple[Number, Number] = (5.0, 3.2), **options
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure in the course's style and its axes as an array (rows, columns).
+
+    `size` is that of one pair of axes, in inches; `options` go to `plt.subplots`. The figure is returned closed: a
+    notebook shows it once, where it is the cell's last value, and pyplot keeps no reference to it.
+    """
+    figure, axes = plt.subplots(rows, columns, squeeze=False, figsize=(size[0] * columns, size[1] * rows), **options)
+    plt.close(figure)
+    return figure, axes
+
+
+@styled()
+def image_grid(
+    rows: Mapping[str, Sequence[Cell] | np.ndarray],
+    column_titles: Sequence[str] | None = None,
+    *,
+    size: Number = 1.25,
+) -> Figure:
+    """Draw named rows of pictures, each `size` inches wide.
+
+    A cell is a colour image (H, W, 3), float in [0, 1] or uint8, a bool mask (H, W), a `Heat`, or None for a gap. A row
+    that is named after a method (a key of `LABELS`) carries its label and its colour; a row of equal `Heat` ranges gets
+    a colour bar.
+    """
+    columns = max((len(cells) for cells in rows.values()), default=0)
+    if columns == 0:
+        raise InputError("image_grid needs at least one row with one picture")
+    if column_titles is not None and len(column_titles) != columns:
+        raise InputError(f"image_grid: {len(column_titles)} column titles for {columns} columns")
+    bars = [_shared_range(cells) for cells in rows.values()]
+    widths = [1.0] * columns + ([0.07] if any(bars) else [])
+    figure, axes = new_figure(len(rows), len(widths), (size, size), gridspec_kw={"width_ratios": widths})
+    figure.set_size_inches(size * sum(widths) + 1.3, size * len(rows) + 0.3)
+    for line, (key, cells), bar in zip(axes, rows.items(), bars, strict=True):
+        colour = COLOURS.get(key)
+        for ax, cell in zip(line, [*cells, *[None] * (len(line) - len(cells))], strict=True):
+            _draw_cell(ax, cell, colour)
+        line[0].set_ylabel(LABELS.get(key, key), rotation=0, ha="right", va="center", labelpad=8)
+        if bar:
+            line[-1].set_axis_on()
+            figure.colorbar(ScalarMappable(Normalize(bar.vmin, bar.vmax), bar.cmap), cax=line[-1])
+            line[-1].tick_params(labelsize=9)
+    for ax, title in zip(axes[0], column_titles or (), strict=False):
+        ax.set_title(title)
+    return figure
+
+
+def to_display(x: Float[Tensor, "*batch 3 h w"]) -> UInt8[np.ndarray, "*batch h w 3"]:
+    """Turn images of the library, [-1, 1] and channels first, into ones to look at; values outside are cut off."""
+    if x.ndim < 3 or x.shape[-3] != 3:
+        raise InputError(f"to_display needs images (..., 3, H, W), not {tuple(x.shape)}")
+    image = (x.detach().float().cpu().clamp(-1, 1) + 1) * 127.5
+    return image.round().byte().movedim(-3, -1).contiguous().numpy()
+
+
+def heat(
+    array: Float[np.ndarray, "h w"], vmin: Number, vmax: Number, cmap: str = HEAT_MAP
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Colour a score map; the same range gives the same colour for the same score in every picture."""
+    if not vmin < vmax:
+        raise InputError(f"heat needs vmin < vmax, not {vmin} and {vmax}")
+    unit = np.clip((np.asarray(array, dtype=np.float64) - vmin) / (vmax - vmin), 0, 1)
+    return matplotlib.colormaps[cmap](unit, bytes=True)[..., :3].copy()
+
+
+def outline(
+    image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], colour: str = COLOURS["mask"], scale: int = 4
+) -> UInt8[np.ndarray, "sh sw 3"]:
+    """Draw a mask's outline around what it covers, on the image enlarged `scale` times.
+
+    The line lies outside the mask, so the defect stays in sight, and has a white rim, so it is seen on any ground.
+    """
+    if image.shape[:2] != mask.shape:
+        raise InputError(f"outline: image {image.shape[:2]} and mask {mask.shape} differ in size")
+    picture = image.repeat(scale, 0).repeat(scale, 1)
+    inside = np.asarray(mask, dtype=bool).repeat(scale, 0).repeat(scale, 1)
+    line = binary_dilation(inside, iterations=max(1, scale - 1))
+    picture[binary_dilation(line, iterations=max(1, scale // 2)) & ~line] = 255
+    picture[line & ~inside] = np.round(np.array(to_rgb(colour)) * 255)
+    return picture
+
+
+def _shared_range(cells: Sequence[Cell] | np.ndarray) -> Heat | None:
+    """Return the one range and colour map that all heat cells of a row share, if there is one."""
+    heats = [cell for cell in cells if isinstance(cell, Heat)]
+    same = len({(cell.vmin, cell.vmax, cell.cmap) for cell in heats}) == 1
+    return heats[0] if same else None
+
+
+def _draw_cell(ax: Axes, cell: Cell, colour: str | None) -> None:
+    """Draw one cell, framed in its method's colour."""
+    ax.set(xticks=[], yticks=[])
+    for spine in ax.spines.values():
+        spine.set(visible=cell is not None, color=colour or "#B0B0B0", linewidth=2 if colour else 0.8)
+    if cell is None:
+        ax.set_facecolor("none")
+    elif isinstance(cell, Heat):
+        ax.imshow(cell.array, vmin=cell.vmin, vmax=cell.vmax, cmap=cell.cmap)
+    elif cell.dtype == bool and cell.ndim == 2:
+        ax.imshow(cell, vmin=0, vmax=1, cmap="gray")
+    elif cell.ndim == 3 and cell.shape[-1] == 3:
+        smooth = cell.shape[1] > ax.get_window_extent().width  # made smaller: keep thin lines whole
+        image = cell if cell.dtype == np.uint8 else np.clip(cell, 0, 1)
+        ax.imshow(image, interpolation="antialiased" if smooth else "nearest")
+    else:
+        raise InputError(f"image_grid shows (H, W, 3) images, bool masks and Heat, not {cell.dtype} {cell.shape}")

@@ -1,0 +1,236 @@
+"""The course's one interactive piece: pictures side by side, a slider over them, a choice among several sets.
+
+The widget holds all its frames and its front end does everything, so it moves without a kernel too, as an exported
+page.
+"""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets
+from PIL import Image
+
+from timenet_lib.course.files import render, write_atomically
+from timenet_lib.course.style import Number, new_figure, styled
+from timenet_lib.errors import InputError
+
+_IN_A_ROW = 5
+_PANEL_WIDTH, _ROW_WIDTH, _GAP = 192, 900, 12  # JupyterLab on a small screen leaves about 920 pixels
+_HERE = Path(__file__).parent
+_BLOCK = 16  # WebP's: a frame starts blocks of its own, so none bleeds into the next
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ max-width: 1100px; margin: 24px auto; padding: 0 12px; font-family: system-ui, sans-serif; }}
+{css}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>{alt}</p>
+<div id="viewer"></div>
+<noscript>This page needs JavaScript to show its pictures.</noscript>
+<script type="application/json" id="state">{state}</script>
+<script type="module">
+{script}
+const state = JSON.parse(document.getElementById("state").textContent);
+const model = {{
+  get: (name) => state[name],
+  set: (name, value) => {{ state[name] = value; }},
+  save_changes() {{}}, on() {{}}, off() {{}},
+}};
+render({{ model, el: document.getElementById("viewer") }});
+</script>
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One titled picture of the viewer.
+
+    `frames` is one uint8 image (H, W, 3) that stays, or one for each value of the slider; `readouts` the same for short
+    texts under it. `colour` marks the panel's method (`style.COLOURS`).
+    """
+
+    title: str
+    frames: Sequence[np.ndarray] | np.ndarray
+    caption: str = ""
+    readouts: Sequence[str] = ()
+    colour: str = ""
+
+
+class Viewer(anywidget.AnyWidget):
+    """Panels in a row, moved by one slider; with several items, a list to choose from.
+
+    `panels` are the panels of the only item, or those of each item by its name; all items have the same titles.
+    `values` are the slider's, `value` the nearest to start at; `label` is its name, as in "t = 0.83". `size` is the
+    panels' greatest width in CSS pixels (192, or what lets five stand in one row): frames are enlarged by whole and
+    half numbers only. `quality` is that of WebP; what is smaller without loss is kept without.
+    """
+
+    _esm = _HERE / "viewer.js"
+    _css = _HERE / "viewer.css"
+    content = traitlets.Dict().tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
+    item = traitlets.Int(0).tag(sync=True)
+
+    def __init__(
+        self,
+        panels: Sequence[Panel] | Mapping[str, Sequence[Panel]],
+        values: Sequence[Number] | np.ndarray,
+        label: str,
+        *,
+        alt: str,
+        value: Number | None = None,
+        item: str | None = None,
+        choice_label: str = "image",
+        format: str = ".2f",
+        size: int | None = None,
+        quality: int = 85,
+    ) -> None:
+        items = {key: list(each) for key, each in panels.items()} if isinstance(panels, Mapping) else {"": list(panels)}
+        _check(items, values, alt)
+        if item is not None and item not in items:
+            raise InputError(f"no item {item!r} in the viewer; there are {', '.join(items)}")
+        count = len(next(iter(items.values())))
+        columns = math.ceil(count / math.ceil(count / _IN_A_ROW))
+        content = {
+            "label": label,
+            "steps": [f"{number:{format}}" for number in values],
+            "choiceLabel": choice_label,
+            "columns": columns,
+            "size": size or min(_PANEL_WIDTH, _ROW_WIDTH // columns - _GAP),
+            "alt": alt,
+            "items": [{"name": name, "panels": [_encode(p, quality) for p in each]} for name, each in items.items()],
+        }
+        step = 0 if value is None else int(np.argmin(np.abs(np.asarray(values, dtype=float) - value)))
+        super().__init__(content=content, step=step, item=0 if item is None else list(items).index(item))
+        self._panels = list(items.values())
+
+    @property
+    def alt(self) -> str:
+        """What the viewer shows, in words."""
+        return self.content["alt"]
+
+    def __repr__(self) -> str:
+        return f"Viewer: {self.alt}"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """Put a still picture beside the live view, for places that run nothing."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is None:
+            return None
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        picture = {"text/plain": repr(self), "image/png": base64.b64encode(self.still()).decode()}
+        return data | picture, metadata | {"image/png": {"alt": self.alt}}
+
+    @styled()
+    def still(self) -> bytes:
+        """Return the present state as a PNG: every panel with its title, and the slider's value."""
+        panels = self._panels[self.item]
+        columns = self.content["columns"]
+        figure, axes = new_figure(math.ceil(len(panels) / columns), columns, (1.6, 2.1))
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax, panel in zip(axes.flat, panels, strict=False):
+            ax.imshow(_at(_frames(panel), self.step))
+            ax.set_title(panel.title, wrap=True)
+            ax.set(xticks=[], yticks=[], xlabel=_at(panel.readouts, self.step) if panel.readouts else "")
+            for spine in ax.spines.values():
+                spine.set(visible=True, color=panel.colour or "#B0B0B0", linewidth=2 if panel.colour else 0.8)
+        name = self.content["items"][self.item]["name"]
+        now = f"{self.content['label']} = {self.content['steps'][self.step]}"
+        figure.suptitle(", ".join(filter(None, [name, now])) + "   (a slider, where the notebook runs)")
+        return render(figure)
+
+    def to_html(self, path: str | Path, title: str) -> Path:
+        """Write the viewer as one page that needs neither kernel nor network, and return its path."""
+        state = {"content": self.content, "step": self.step, "item": self.item}
+        page = _PAGE.format(
+            title=escape(title),
+            alt=escape(self.alt),
+            css=(_HERE / "viewer.css").read_text(encoding="utf-8"),
+            script=(_HERE / "viewer.js").read_text(encoding="utf-8"),
+            state=json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+        )
+        write_atomically(Path(path), page.encode())
+        return Path(path)
+
+
+def _check(items: Mapping[str, Sequence[Panel]], values: Sequence[Number] | np.ndarray, alt: str) -> None:
+    """Refuse what the front end could not show, with the panel's name."""
+    if not alt.strip():
+        raise InputError("a viewer needs an alt text: say in words what it shows")
+    if len(values) == 0 or not items or not all(items.values()):
+        raise InputError("a viewer needs at least one value and one panel")
+    titles = [[panel.title for panel in panels] for panels in items.values()]
+    if any(other != titles[0] for other in titles):
+        raise InputError("all items of a viewer need panels of the same titles, in the same order")
+    for panel in (panel for panels in items.values() for panel in panels):
+        frames = _frames(panel)
+        if any(f.dtype != np.uint8 or f.ndim != 3 or f.shape[-1] != 3 or f.shape != frames[0].shape for f in frames):
+            raise InputError(f"panel {panel.title!r}: frames are uint8 (H, W, 3) of one size; `to_display` makes such")
+        if len(frames) not in (1, len(values)):
+            raise InputError(f"panel {panel.title!r}: {len(frames)} frames for {len(values)} values; give one, or all")
+        if len(panel.readouts) not in (0, 1, len(values)):
+            raise InputError(f"panel {panel.title!r}: {len(panel.readouts)} readouts for {len(values)} values")
+
+
+def _frames(panel: Panel) -> list[np.ndarray]:
+    """Return a panel's frames as a list; a single image is a list of one."""
+    single = isinstance(panel.frames, np.ndarray) and panel.frames.ndim == 3
+    return [np.asarray(panel.frames)] if single else [np.asarray(frame) for frame in panel.frames]
+
+
+def _at(frames: Sequence[Any], step: int) -> Any:
+    return frames[min(step, len(frames) - 1)]
+
+
+def _encode(panel: Panel, quality: int) -> dict[str, Any]:
+    """Return a panel as the front end takes it, its frames in one sheet: `columns` to a row, `stride` apart."""
+    frames = _frames(panel)
+    height, width = frames[0].shape[:2]
+    columns = math.ceil(math.sqrt(len(frames)))
+    stride = [-(-side // _BLOCK) * _BLOCK for side in (width, height)]
+    sheet = np.zeros((math.ceil(len(frames) / columns) * stride[1], columns * stride[0], 3), np.uint8)
+    for index, frame in enumerate(frames):
+        row, column = divmod(index, columns)
+        padding = ((0, stride[1] - height), (0, stride[0] - width), (0, 0))
+        place = slice(row * stride[1], (row + 1) * stride[1]), slice(column * stride[0], (column + 1) * stride[0])
+        sheet[place] = np.pad(frame, padding, mode="edge")
+    return {
+        "title": panel.title,
+        "caption": panel.caption,
+        "colour": panel.colour,
+        "readouts": list(panel.readouts),
+        "width": width,
+        "height": height,
+        "count": len(frames),
+        "columns": columns,
+        "stride": stride,
+        "sheet": _data_uri(Image.fromarray(sheet), quality),
+    }
+
+
+def _data_uri(sheet: Image.Image, quality: int) -> str:
+    """Encode as WebP, with loss or without, whichever is smaller."""
+    encoded = []
+    for options in ({"quality": quality}, {"lossless": True}):
+        buffer = io.BytesIO()
+        sheet.save(buffer, format="webp", method=4, **options)
+        encoded.append(buffer.getvalue())
+    return f"data:image/webp;base64,{base64.b64encode(min(encoded, key=len)).decode()}"
