@@ -76,7 +76,7 @@ def test_every_command_runs(workplace):
         if args[1] == "evaluate" and "--data" not in args:
             args += ["--data", str(workplace / "drawn")]
         paths = [sorted(map(str, workplace.glob(a))) if "*" in a else [a] for a in args[1:]]
-        result = run([sys.executable, "-m", "timenet_lib", *sum(paths, [])], workplace)
+        result = run([sys.executable, "-m", "timenet_lib", *[p for part in paths for p in part]], workplace)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
     assert seen == {"draw", "check-data", "detect", "evaluate", "info", "train"}
 

@@ -1,13 +1,13 @@
 """Write the drawn data set in the layout of MVTec AD, all or nothing."""
 
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import starmap
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,36 @@ def write_picture(root: str, size: int, class_name: str, folder: str, kind: str 
     Image.fromarray(mask).convert("L").save(truth)
 
 
+def write_part(root: str, record: dict[str, Any], part: int, parts: int) -> None:
+    """Write every parts-th picture, beginning with the one of number part."""
+    for job in islice(jobs(Path(root), record), part, None, parts):
+        write_picture(*job)
+
+
+CHILD = "import json, sys; from timenet_lib.data.drawn.writer import write_part; write_part(*json.load(sys.stdin))"
+
+
 def write_all(root: Path, record: dict[str, Any], workers: int) -> None:
-    """Write every picture and, last, the record."""
+    """Write every picture and, last, the record; this process draws, and so do workers - 1 others.
+
+    They are fresh interpreters and not multiprocessing's, which would run a caller's script a second time.
+    """
     root.mkdir(parents=True, exist_ok=True)
-    if workers == 1:
-        list(starmap(write_picture, jobs(root, record)))
-    else:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            list(pool.map(write_picture, *zip(*jobs(root, record), strict=True), chunksize=16))
+    others = []
+    for part in range(1, workers):
+        child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, text=True)
+        assert child.stdin is not None
+        with child.stdin as pipe:
+            json.dump([str(root), record, part, workers], pipe)
+        others.append(child)
+    try:
+        write_part(str(root), record, 0, workers)
+        if any(child.wait() for child in others):
+            raise DataError(f"drawing into {root} failed in a second process: call with workers=1 to see why")
+    finally:
+        for child in others:
+            child.kill()
+            child.wait()
     (root / RECORD).write_text(json.dumps(record, indent=1) + "\n")
 
 
