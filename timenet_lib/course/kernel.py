@@ -14,7 +14,7 @@ import nbclient.output_widget
 from timenet_lib.course import offline
 
 NAME = "timenet-run"
-_ARGV = ["-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.enabled=False"]
+_ARGV = ["-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.enabled=False", "--log-level=CRITICAL"]
 
 
 @contextlib.contextmanager
