@@ -1,5 +1,6 @@
 """The README: short, true to the files, and every command in it runs (make's excepted; data on stand-ins)."""
 
+import json
 import os
 import re
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from timenet_lib.course.runner import find_notebooks
+from timenet_lib.course.style import LABELS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -87,3 +89,11 @@ def test_the_python_example_runs(workplace):
     result = run([sys.executable, "-c", example], workplace)
     assert result.returncode == 0, result.stderr
     assert "torch.Size([1, 64, 64])" in result.stdout
+
+
+def test_the_results_are_those_that_were_recorded():
+    results = json.loads((ROOT / "timenet_lib" / "weights" / "demo" / "evaluation.json").read_text())
+    assert f"`{results['command']}`" in README
+    for name, method in results["methods"].items():
+        values = " | ".join(f"{100 * method['mean'][key]:.1f}" for key in ("i_auroc", "p_auroc", "pro"))
+        assert re.search(rf"^\| {LABELS[name]}[^|]*\| {re.escape(values)} \|", README, re.MULTILINE), name

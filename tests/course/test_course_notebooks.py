@@ -178,9 +178,7 @@ def test_a_cell_that_must_not_be_committed_is_named(tmp_path, cell, problem):
     assert found.endswith(problem)
 
 
-@pytest.mark.parametrize(
-    "text", ["https://a.org/home/x", "notebooks/home/x", "</work>", "t = 1/2", "a/tmp/b", "25 lines"]
-)
+@pytest.mark.parametrize("text", ["https://a.org/home/x", "notebooks/home/x", "file:///home/x", "a/tmp/b"])
 def test_what_is_no_absolute_path_passes(tmp_path, text):
     assert check(write(tmp_path, normalise(executed(code("x", stdout(text)))))) == []
 

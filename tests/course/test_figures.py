@@ -47,9 +47,10 @@ def test_the_manifest_holds_the_files_hash_and_what_was_said_about_it(tmp_path):
 
 
 def test_saving_again_replaces_the_entry_and_entries_stay_sorted(tmp_path):
-    for name, height in [("b", 1), ("a", 1), ("b", 2)]:
+    for name, height in [("b", 1), ("c", 1), ("a", 1), ("b", 2)]:
         save_figure(line(height), name, f"height {height}", tmp_path)
-    assert [(e["file"], e["alt"]) for e in read_manifest(tmp_path)] == [("a.png", "height 1"), ("b.png", "height 2")]
+    entries = [(entry["file"], entry["alt"]) for entry in read_manifest(tmp_path)]
+    assert entries == [("a.png", "height 1"), ("b.png", "height 2"), ("c.png", "height 1")]
     assert read_manifest(tmp_path)[1]["sha256"] == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
 
 
@@ -74,11 +75,12 @@ def test_other_formats_are_refused_before_anything_is_written(tmp_path, formats)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path):
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     write_atomically(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, object())
+    monkeypatch.setattr("os.fdopen", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 

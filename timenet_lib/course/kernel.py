@@ -14,7 +14,14 @@ import nbclient.output_widget
 from timenet_lib.course import offline
 
 NAME = "timenet-run"
-_ARGV = ["-m", "ipykernel_launcher", "-f", "{connection_file}", "--HistoryManager.enabled=False", "--log-level=CRITICAL"]
+_ARGV = [
+    "-m",
+    "ipykernel_launcher",
+    "-f",
+    "{connection_file}",
+    "--HistoryManager.enabled=False",
+    "--log-level=CRITICAL",
+]
 
 
 @contextlib.contextmanager

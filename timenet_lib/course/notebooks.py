@@ -21,7 +21,7 @@ _INJECTED = {"injected-parameters", "papermill-error-cell-tag"}
 _KEPT_CELL_METADATA = ("tags", "jupyter", "editable", "deletable")
 _KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 _ABSOLUTE_PATH = re.compile(
-    r"(?<![\w.:/<])/(?:home|root|tmp|work|workspace|Users|usr|var|opt|mnt|private|content)/[\w.-]+|\b[A-Z]:\\+\w+"
+    r"(?<![\w.:/])/(?:home|root|tmp|work|workspace|Users|usr|var|opt|mnt|private|content)/[\w.-]+|\b[A-Z]:\\+\w+"
 )
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 
@@ -133,10 +133,10 @@ def _cell(cell: NotebookNode) -> NotebookNode:
 
 
 def _outputs(outputs: list[NotebookNode], count: int | None) -> list[NotebookNode]:
-    """Return a cell's outputs without live widgets, and with neighbouring writes to one stream joined."""
+    """Return a cell's outputs (changing them) without live widgets, and with writes to one stream joined."""
     kept: list[NotebookNode] = []
     for output in outputs:
-        output = nbformat.from_dict({key: value for key, value in output.items() if key != "transient"})
+        output.pop("transient", None)
         if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
             kept[-1]["text"] += output.text
             continue

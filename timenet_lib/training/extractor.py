@@ -46,11 +46,13 @@ def degrade(x: Float[Tensor, "b 3 h w"], seed: int, step: int) -> Float[Tensor, 
 def extractor_step(task: DenseTask, synthesiser: Synthesiser, batch_size: int) -> Callable[[int], Tensor]:
     """Return the function that gives the loss of each sample of a step."""
 
+    device = next(task.parameters()).device
+
     def loss_of_step(step: int) -> Tensor:
         x_a, _, masks, c = synthesiser.batch(step, batch_size)
-        x = degrade(x_a, synthesiser.seed, step)
-        pasted = masks.float()[:, None]
-        total = torch.zeros(batch_size)
+        x, c = degrade(x_a, synthesiser.seed, step).to(device), c.to(device)
+        pasted = masks.float()[:, None].to(device)
+        total = torch.zeros(batch_size, device=device)
         for logits in task(x):
             share = F.adaptive_avg_pool2d(pasted, logits.shape[-2:])[:, 0]
             is_class = F.cross_entropy(logits[:, :-1], c[:, None, None].expand_as(share), reduction="none")
