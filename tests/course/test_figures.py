@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from timenet_lib.checkpoints import write_atomically
 from timenet_lib.course.figures import read_manifest, save_figure, save_viewer
-from timenet_lib.course.files import write_atomically
 from timenet_lib.course.style import new_figure
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.errors import InputError
@@ -78,7 +78,7 @@ def test_other_formats_are_refused_before_anything_is_written(tmp_path, formats)
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     write_atomically(path, b"old")
-    monkeypatch.setattr("os.fdopen", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

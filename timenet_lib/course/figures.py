@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from timenet_lib.course.files import render, write_atomically
+from timenet_lib.checkpoints import write_atomically
+from timenet_lib.course.render import render
 from timenet_lib.course.viewer import Viewer
 from timenet_lib.errors import InputError
 

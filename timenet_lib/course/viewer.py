@@ -19,7 +19,8 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from timenet_lib.course.files import render, write_atomically
+from timenet_lib.checkpoints import write_atomically
+from timenet_lib.course.render import render
 from timenet_lib.course.style import Number, new_figure, styled
 from timenet_lib.errors import InputError
 
