@@ -34,7 +34,8 @@ def frame(panel, step):
     """Cut a frame out of its sheet as viewer.js does."""
     sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(panel["sheet"].split(",")[1]))).convert("RGB"))
     row, column = divmod(min(step, panel["count"] - 1), panel["columns"])
-    x, y = column * panel["stride"][0], row * panel["stride"][1]
+    margin = panel["margin"]
+    x, y = column * (panel["width"] + 2 * margin) + margin, row * (panel["height"] + 2 * margin) + margin
     return sheet[y : y + panel["height"], x : x + panel["width"]]
 
 
@@ -47,16 +48,15 @@ def test_frames_come_back_out_of_the_sheet():
     assert (frame(static, 2) == 60).all()
 
 
-def test_lossy_frames_stay_close_and_do_not_bleed_into_each_other():
+def test_lossy_frames_do_not_bleed_into_each_other():
     rng = np.random.default_rng(0)
-    smooth = [
-        np.clip(np.linspace(0, 200, 40)[:, None, None] + rng.normal(0, 9, (40, 40, 3)), 0, 255) for _ in range(18)
-    ]
-    frames = [image.astype(np.uint8) for image in smooth] + [np.zeros((40, 40, 3), np.uint8)]
+    textures = [gaussian_filter(rng.normal(size=(40, 40, 3)), (2, 2, 0)) * 3 * 127 + 127 for _ in range(19)]
+    frames = [np.clip(t * (index % 2), 0, 255).astype(np.uint8) for index, t in enumerate(textures)]
     shown = Viewer([Panel("a", frames)], np.arange(19), "step", alt=ALT).content["items"][0]["panels"][0]
     for step, image in enumerate(frames):
-        assert np.sqrt(np.mean((frame(shown, step).astype(float) - image) ** 2)) < 10
-    assert frame(shown, 18).max() < 10
+        error = np.abs(frame(shown, step).astype(float) - image)
+        rim = np.concatenate([error[:2].ravel(), error[-2:].ravel(), error[:, :2].ravel(), error[:, -2:].ravel()])
+        assert rim.mean() < 1.4 * error[5:-5, 5:-5].mean() + 1
 
 
 def test_steps_start_and_items():

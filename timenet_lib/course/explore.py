@@ -13,6 +13,7 @@ from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import Prediction, TimeNet
 
 T_RANGE = (0.5, 1.0)  # of the colours of a T map
+PICTURE = 0.95  # inches
 
 
 def stack(examples: Sequence[Example]) -> tuple[torch.Tensor, list[str]]:
@@ -20,9 +21,14 @@ def stack(examples: Sequence[Example]) -> tuple[torch.Tensor, list[str]]:
     return torch.stack([e.x1 for e in examples]), [e.class_name for e in examples]
 
 
+def column_title(example: Example) -> str:
+    """Return an example's name, a word a line."""
+    return example.name.replace(", ", "\n").replace(" ", "\n")
+
+
 def score_range(p: Prediction) -> tuple[float, float]:
-    """Return the range of the colours of a score map: from nothing to the highest score shown."""
-    return 0.0, float(p.score_map.max())
+    """Return the range of the colours of a score map, up to three times the threshold of an image score."""
+    return 0.0, 3 * p.threshold
 
 
 def answer_figure(model: TimeNet, examples: Sequence[Example], seed: int = 0) -> Figure:
@@ -30,7 +36,6 @@ def answer_figure(model: TimeNet, examples: Sequence[Example], seed: int = 0) ->
     x1, classes = stack(examples)
     predictions = {method: model.predict(x1, classes, method, seed=seed) for method in model.methods}
     best = predictions[model.methods[-1]]
-    low, high = score_range(best)
     rows: dict[str, Sequence[np.ndarray | Heat] | np.ndarray] = {
         "input": to_display(x1),
         "mask": [e.mask.numpy() for e in examples],
@@ -38,8 +43,8 @@ def answer_figure(model: TimeNet, examples: Sequence[Example], seed: int = 0) ->
     rows |= {method: to_display(p.reconstruction) for method, p in predictions.items()}
     if best.timestep_map is not None:
         rows["T map"] = [Heat(t.numpy(), *T_RANGE, "viridis") for t in best.timestep_map]
-    rows["score map"] = [Heat(s.numpy(), low, high) for s in best.score_map]
-    return image_grid(rows, [e.name.replace(", ", "\n") for e in examples])
+    rows["score map"] = [Heat(s.numpy(), *score_range(best)) for s in best.score_map]
+    return image_grid(rows, [column_title(e) for e in examples], size=PICTURE)
 
 
 def over_t(
@@ -58,7 +63,6 @@ def timestep_explorer(
     c = model.labels([e.class_name for e in examples])
     noised = [to_display(model.reconstruct(x1, c, "flow_0", t, seed).xt) for t in ts]
     predictions = over_t(model, examples, ts, seed)
-    highest = max(score_range(p)[1] for p in predictions[model.methods[-1]])
     items = {}
     for i, example in enumerate(examples):
         panels = [
@@ -69,7 +73,7 @@ def timestep_explorer(
             frames = [to_display(p.reconstruction[i]) for p in each]
             scores = [f"score {float(p.image_score[i]):.2f}" for p in each]
             panels.append(Panel(LABELS[method], frames, readouts=scores, colour=COLOURS[method]))
-        panels += map_panels(predictions[model.methods[-1]], i, highest)
+        panels += map_panels(predictions[model.methods[-1]], i)
         items[example.name] = panels
     return Viewer(
         items,
@@ -81,13 +85,13 @@ def timestep_explorer(
     )
 
 
-def map_panels(predictions: Sequence[Prediction], i: int, highest: float) -> list[Panel]:
+def map_panels(predictions: Sequence[Prediction], i: int) -> list[Panel]:
     """Return the panels of the T map and of the score map of image i."""
     panels = []
     if predictions[0].timestep_map is not None:
         maps = [p.timestep_map[i].numpy() for p in predictions if p.timestep_map is not None]
         panels.append(Panel("T map", [heat(m, *T_RANGE, "viridis") for m in maps], caption="dark: 0.5, bright: 1"))
-    scores = [heat(p.score_map[i].numpy(), 0.0, highest) for p in predictions]
+    scores = [heat(p.score_map[i].numpy(), *score_range(p)) for p in predictions]
     return [*panels, Panel("score map", scores, caption="bright: most different")]
 
 
@@ -102,7 +106,7 @@ def row_over_t(model: TimeNet, example: Example, ts: Sequence[float], seed: int 
         rows["noised"].append(to_display(model.reconstruct(example.x1[None], c, "flow_0", t, seed).xt[0]))
     for method, predictions in over_t(model, [example], ts, seed).items():
         rows[method] = [to_display(p.reconstruction[0]) for p in predictions]
-    return image_grid(rows, [f"t = {t:.2f}" for t in ts])
+    return image_grid(rows, [f"t = {t:.2f}" for t in ts], size=PICTURE)
 
 
 def misses_figure(model: TimeNet, index: FolderIndex, seed: int = 0, count: int = 8) -> Figure:
@@ -116,11 +120,10 @@ def misses_figure(model: TimeNet, index: FolderIndex, seed: int = 0, count: int 
         if score < lowest.get(example.class_name, (float("inf"),))[0]:
             lowest[example.class_name] = (score, example, p)
     chosen = sorted(lowest.values(), key=lambda each: each[0])[:count]
-    high = max(float(p.score_map.max()) for _, _, p in chosen)
     rows: dict[str, Sequence[np.ndarray | Heat] | np.ndarray] = {
         "input": [to_display(e.x1) for _, e, _ in chosen],
         "mask": [e.mask.numpy() for _, e, _ in chosen],
         model.methods[-1]: [to_display(p.reconstruction[0]) for _, _, p in chosen],
-        "score map": [Heat(p.score_map[0].numpy(), 0.0, high) for _, _, p in chosen],
+        "score map": [Heat(p.score_map[0].numpy(), *score_range(p)) for _, _, p in chosen],
     }
-    return image_grid(rows, [e.name.replace(", ", "\n") for _, e, _ in chosen])
+    return image_grid(rows, [column_title(e) for _, e, _ in chosen], size=PICTURE)

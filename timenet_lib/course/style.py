@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from IPython import get_ipython
 from jaxtyping import Bool, Float, UInt8
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
@@ -97,8 +99,13 @@ Cell = np.ndarray | Heat | None
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults to the course's style, for this process."""
+    """Set matplotlib's defaults to the course's style, for this process.
+
+    In a notebook figures are shown as JPEG: noised images make PNGs that are too large to commit.
+    """
     matplotlib.rcParams.update(STYLE)
+    if get_ipython() is not None:
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 90})
 
 
 @styled()

@@ -1,7 +1,7 @@
 // The course's one viewer. The same `render` runs in a notebook (anywidget hands it the model) and in an exported page (a stub
 // model): everything happens here, so no kernel is needed. content = {label, steps, choiceLabel, columns, size, alt, items:
-// [{name, panels: [{title, caption, colour, readouts, width, height, count, columns, stride, sheet}]}]}; a sheet is one
-// picture that holds `count` frames, `columns` to a row, `stride` = [x, y] apart.
+// [{name, panels: [{title, caption, colour, readouts, width, height, count, columns, margin, sheet}]}]}; a sheet is one
+// picture that holds `count` frames, `columns` to a row, each with a `margin` around it.
 
 const GAP = 12; // as in viewer.css
 
@@ -68,8 +68,8 @@ function drawFrame(view, panel, image, step) {
   if (canvas.width !== panel.width) canvas.width = panel.width;
   if (canvas.height !== panel.height) canvas.height = panel.height;
   const frame = Math.min(step, panel.count - 1);
-  const left = (frame % panel.columns) * panel.stride[0];
-  const top = Math.floor(frame / panel.columns) * panel.stride[1];
+  const left = (frame % panel.columns) * (panel.width + 2 * panel.margin) + panel.margin;
+  const top = Math.floor(frame / panel.columns) * (panel.height + 2 * panel.margin) + panel.margin;
   canvas.getContext("2d").drawImage(image, left, top, panel.width, panel.height, 0, 0, panel.width, panel.height);
 }
 

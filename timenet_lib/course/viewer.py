@@ -27,7 +27,7 @@ from timenet_lib.errors import InputError
 _IN_A_ROW = 5
 _PANEL_WIDTH, _ROW_WIDTH, _GAP = 192, 900, 12  # JupyterLab on a small screen leaves about 920 pixels
 _HERE = Path(__file__).parent
-_BLOCK = 16  # WebP's: a frame starts blocks of its own, so none bleeds into the next
+_MARGIN = 2  # around every frame in a sheet, so that none bleeds into the next
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -101,7 +101,7 @@ class Viewer(anywidget.AnyWidget):
         choice_label: str = "image",
         format: str = ".2f",
         size: int | None = None,
-        quality: int = 85,
+        quality: int = 80,
     ) -> None:
         items = {key: list(each) for key, each in panels.items()} if isinstance(panels, Mapping) else {"": list(panels)}
         _check(items, values, alt)
@@ -202,17 +202,16 @@ def _at(frames: Sequence[Any], step: int) -> Any:
 
 
 def _encode(panel: Panel, quality: int) -> dict[str, Any]:
-    """Return a panel as the front end takes it, its frames in one sheet: `columns` to a row, `stride` apart."""
+    """Return a panel as the front end takes it, its frames in one sheet: `columns` to a row, each in a margin."""
     frames = _frames(panel)
     height, width = frames[0].shape[:2]
     columns = math.ceil(math.sqrt(len(frames)))
-    stride = [-(-side // _BLOCK) * _BLOCK for side in (width, height)]
-    sheet = np.zeros((math.ceil(len(frames) / columns) * stride[1], columns * stride[0], 3), np.uint8)
+    across, down = width + 2 * _MARGIN, height + 2 * _MARGIN
+    sheet = np.zeros((math.ceil(len(frames) / columns) * down, columns * across, 3), np.uint8)
     for index, frame in enumerate(frames):
-        row, column = divmod(index, columns)
-        padding = ((0, stride[1] - height), (0, stride[0] - width), (0, 0))
-        place = slice(row * stride[1], (row + 1) * stride[1]), slice(column * stride[0], (column + 1) * stride[0])
-        sheet[place] = np.pad(frame, padding, mode="edge")
+        y, x = divmod(index, columns)
+        padded = np.pad(frame, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)), mode="edge")
+        sheet[y * down : (y + 1) * down, x * across : (x + 1) * across] = padded
     return {
         "title": panel.title,
         "caption": panel.caption,
@@ -222,7 +221,7 @@ def _encode(panel: Panel, quality: int) -> dict[str, Any]:
         "height": height,
         "count": len(frames),
         "columns": columns,
-        "stride": stride,
+        "margin": _MARGIN,
         "sheet": _data_uri(Image.fromarray(sheet), quality),
     }
 
