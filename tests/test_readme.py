@@ -96,4 +96,4 @@ def test_the_results_are_those_that_were_recorded():
     assert f"`{results['command']}`" in README
     for name, method in results["methods"].items():
         values = " | ".join(f"{100 * method['mean'][key]:.1f}" for key in ("i_auroc", "p_auroc", "pro"))
-        assert re.search(rf"^\| {LABELS[name]}[^|]*\| {re.escape(values)} \|", README, re.MULTILINE), name
+        assert re.search(rf"^\| {re.escape(LABELS[name])}[^|]*\| {re.escape(values)} \|", README, re.MULTILINE), name

@@ -66,7 +66,7 @@ def timestep_explorer(
     items = {}
     for i, example in enumerate(examples):
         panels = [
-            Panel("input", outline(to_display(example.x1), example.mask.numpy()), caption="defect outlined"),
+            Panel("input", outline(to_display(example.x1), example.mask.numpy(), scale=3), caption="defect outlined"),
             Panel("noised", [frames[i] for frames in noised]),
         ]
         for method, each in predictions.items():
