@@ -89,14 +89,18 @@ def kernel_is_idle(address):
 
 
 def run_all(page):
-    """Run all cells and wait until each has its number."""
+    """Run all cells and wait until each has its number; fail with the first error that one of them shows."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
     done = re.compile(r"^\[\d+\]:$")
-    wait_for(
-        lambda: all(done.match(text.strip()) for text in prompts.all_inner_texts()), SECONDS_TO_RUN, "cells still run"
-    )
+    errors = page.locator('[data-mime-type="application/vnd.jupyter.error"]')
+
+    def all_ran():
+        assert errors.count() == 0, errors.first.inner_text()
+        return all(done.match(text.strip()) for text in prompts.all_text_contents())
+
+    wait_for(all_ran, SECONDS_TO_RUN, "cells still run")
 
 
 def test_the_slider_moves_the_picture(lab, notebook, page):
