@@ -33,6 +33,7 @@ def test_a_perfect_detector_gets_perfect_metrics(drawn_ci):
         assert (row["i_auroc"], row["p_auroc"]) == (1.0, 1.0)
         assert row["pro"] == pytest.approx(1.0)
     kinds = {name: set(each) for name, each in results["kinds"].items()}
+    assert all(row["i_auroc"] == 1.0 for each in results["kinds"].values() for row in each.values())
     assert kinds["die"] == {s.kind for s in drawn_ci.test if s.class_name == "die" and s.defective}
 
 
