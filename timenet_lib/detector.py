@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,8 +77,9 @@ class TimeNet:
         if flow_1 is not None and checkpoints.has_stage(folder, "tpn"):
             tpn, record = load_tpn(folder, device)
             hashes["tpn"] = record["sha256"]
-        weights = extractor_weights or preset.extractor_weights
-        features = build_extractor(preset.extractor, weights, preset.levels).to(device)
+        if extractor_weights:  # the results name what was used
+            preset = replace(preset, extractor_weights=extractor_weights)
+        features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(device)
         return cls(
             preset, classes, Models(flow_0, flow_1, tpn), features, read_calibration(folder, hashes), hashes, device
         )
