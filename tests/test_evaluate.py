@@ -50,6 +50,25 @@ def test_results_are_the_same_twice_and_survive_json(model, drawn_ci):
     assert first["data_sha256"] == drawn_ci.hash()
 
 
+def test_guessed_classes_take_the_place_of_those_told(model, drawn_ci, monkeypatch):
+    used, parts = [], TimeNet.parts
+    monkeypatch.setattr(TimeNet, "pick_classes", lambda self, x1, t=0.6, seed=0: ("die",) * len(x1))
+    monkeypatch.setattr(TimeNet, "parts", lambda self, x, c, *rest: (used.append(c), parts(self, x, c, *rest))[1])
+    results = evaluate(drawn_ci, model, guess_classes=True)
+    assert results["class_accuracy"] == sum(s.class_name == "die" for s in drawn_ci.test) / len(drawn_ci.test)
+    assert evaluate(drawn_ci, model)["class_accuracy"] is None
+    names = [s.class_name for s in drawn_ci.test]
+    assert [c.tolist() for c in used] == [model.labels(["die"] * len(names)).tolist(), model.labels(names).tolist()]
+
+
+def test_scopes_reach_the_results(model, drawn_ci):
+    by_set, by_image = (evaluate(drawn_ci, model, scope=scope) for scope in ("set", "image"))
+    assert (by_set["scope"], by_image["scope"]) == ("set", "image")
+    assert by_set["methods"] != by_image["methods"]
+    assert by_set["extractor"] == {**model.extractor}
+    assert by_set["scoring"]["w"] == 7.0
+
+
 def test_the_table_has_a_row_a_class_and_the_mean(model, drawn_ci):
     lines = format_table(evaluate(drawn_ci, model)).splitlines()
     assert [line.split()[0] for line in lines[2:]] == [*drawn_ci.classes, "mean"]

@@ -99,6 +99,7 @@ def test_the_order_of_modules_has_no_import_against_it():
         "path",
         "data.drawn",
         "data.problems",
+        "data.images",
         "data.folder",
         "data.synthesis",
         "nets.tpn",

@@ -173,6 +173,13 @@ def counts_table(index: Any) -> str:
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time for all stages, instead of steps.")
 @SEED
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the stages go.")
+@click.option(
+    "--task",
+    type=click.Choice(["dense", "contrast", "families"]),
+    default="dense",
+    show_default=True,
+    help="What the extractor learns by; only for the stage extractor.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an earlier call with the same --out stopped.")
 @EXTRACTOR
 @DEVICE
@@ -197,6 +204,14 @@ def shown_command() -> str:
 @WEIGHTS
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
 @click.option("--t", type=click.FloatRange(0, 1), help="Noise level, 0 noise to 1 image. [default: working point]")
+@click.option(
+    "--scope",
+    type=click.Choice(["image", "set", "calibrated"]),
+    default="set",
+    show_default=True,
+    help="Of the maxima in formula (5).",
+)
+@click.option("--guess-classes", is_flag=True, help="Do not tell the model what an image shows; slower.")
 @SEED
 @EXTRACTOR
 @DEVICE
@@ -205,6 +220,8 @@ def evaluate(
     weights: str,
     json_path: Path | None,
     t: float | None,
+    scope: str,
+    guess_classes: bool,
     seed: int,
     extractor_weights: str,
     device: str,
@@ -225,8 +242,10 @@ def evaluate(
     )
     for note in index.notes:
         say(f"note: {note}")
-    results = run_evaluate(index, model, t, seed, say)
+    results = run_evaluate(index, model, t, seed, say, scope, guess_classes)
     click.echo(format_table(results))
+    if guess_classes:
+        click.echo(f"classes guessed right: {100 * results['class_accuracy']:.1f} %")
     if json_path:
         write_json(json_path, {**results, "command": shown_command()})
 
@@ -239,7 +258,7 @@ def check_writable(path: Path | None) -> None:
 
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--class", "class_name", required=True, metavar="NAME", help="What the photographs show.")
+@click.option("--class", "class_name", metavar="NAME", help="What the photographs show. [default: guess, slower]")
 @WEIGHTS
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores here.")
 @SEED
@@ -247,7 +266,7 @@ def check_writable(path: Path | None) -> None:
 @DEVICE
 def detect(
     images: tuple[Path, ...],
-    class_name: str,
+    class_name: str | None,
     weights: str,
     json_path: Path | None,
     seed: int,
@@ -255,25 +274,21 @@ def detect(
     device: str,
 ) -> None:
     """Score photographs: the higher, the more likely a defect."""
-    import torch
-
     from timenet_lib.checkpoints import write_json
     from timenet_lib.detector import TimeNet
 
     check_writable(json_path)
     model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
-    model.labels([class_name])
-    x1 = torch.cat([model.load(path) for path in images])
-    method = model.methods[-1]
+    p = model.predict(images, class_name, seed=seed)
+    assert p.defective is not None
     rows = []
-    for path, image in zip(images, x1, strict=True):
-        p = model.predict(image[None], [class_name], method, seed=seed)
-        score, defective = float(p.image_score[0]), bool(p.defective[0])
-        rows.append({"image": str(path), "score": score, "threshold": p.threshold, "defective": defective})
-        click.echo(f"{score:10.4f}  {'DEFECTIVE' if defective else 'good':<9}  {path}")
-    say(f"threshold {rows[0]['threshold']:.4f}, method {method}")
+    for path, name, score, defective in zip(images, p.classes, p.image_score, p.defective, strict=True):
+        verdict = "DEFECTIVE" if defective else "good"
+        rows.append({"image": str(path), "class": name, "score": float(score), "defective": bool(defective)})
+        click.echo(f"{score:10.4f}  {verdict:<9}  {'' if class_name else f'{name:<12}'}{path}")
+    say(f"threshold {p.threshold:.4f}, method {model.methods[-1]}")
     if json_path:
-        write_json(json_path, {"class": class_name, "method": method, "images": rows})
+        write_json(json_path, {"method": model.methods[-1], "threshold": p.threshold, "images": rows})
 
 
 @main.command()

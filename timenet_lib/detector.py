@@ -1,45 +1,58 @@
 """TimeNet, the object that a user holds: weights, extractor and calibration together, from an image to a score."""
 
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from timenet_lib import checkpoints
-from timenet_lib.data.folder import load_image
-from timenet_lib.data.problems import nearest, read_image
-from timenet_lib.data.synthesis import Synthesiser, as_float
+from timenet_lib.data.images import Picture, as_float, as_uint8, image_batch
+from timenet_lib.data.problems import nearest
+from timenet_lib.data.synthesis import Synthesiser, drawn_textures
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.metrics import max_f1_threshold
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.presets import Preset, preset_from_dict
 from timenet_lib.reconstruct import Models, Reconstruction, reconstruct
-from timenet_lib.score import Distances, Ratios, distances, image_score, score_map, set_ratios
+from timenet_lib.score import Distances, Ratios, Scoring, distances, image_score, score_maps, set_ratios
 
-MIN_SIDE = 16  # pixels; below it there is nothing to look at
+BATCH = 32  # images that are rebuilt together; a matter of speed and memory alone
+PICK_T = 0.6  # where pick_classes compares the classes
 
 
 class Calibration(NamedTuple):
-    """What a single image cannot give: the ratios of formula (5), and the image score above which it is defective."""
+    """What a single image cannot give: the ratios of formula (5), and from which scores on something is defective."""
 
     ratios: Ratios
-    threshold: float
+    threshold: float  # of image scores
+    pixel_threshold: float  # of score maps
+    scoring: Scoring
 
 
 class Prediction(NamedTuple):
-    """What is said of a batch of images; timestep_map is None for flow_0 and flow_1."""
+    """What is said of a batch of images.
+
+    timestep_map is None for flow_0 and flow_1. defective and mask say which images and pixels reach their thresholds;
+    these four are None for scopes other than "calibrated".
+    """
 
     image_score: Float[Tensor, " b"]
-    defective: Bool[Tensor, " b"]
     score_map: Float[Tensor, "b h w"]
     reconstruction: Float[Tensor, "b 3 h w"]
     timestep_map: Float[Tensor, "b h w"] | None
-    threshold: float
+    threshold: float | None
+    pixel_threshold: float | None
+    defective: Bool[Tensor, " b"] | None
+    mask: Bool[Tensor, "b h w"] | None
+    classes: tuple[str, ...]
 
 
 class TimeNet:
@@ -51,43 +64,83 @@ class TimeNet:
         classes: Sequence[str],
         models: Models,
         features: nn.Module,
-        calibration: dict[str, Calibration] | None = None,
-        hashes: dict[str, str] | None = None,
+        records: dict[str, dict[str, Any]] | None = None,
         device: str = "cpu",
     ):
         self.preset, self.classes, self.models, self.features = preset, tuple(classes), models, features
-        self.calibration, self.hashes, self.device = calibration or {}, hashes or {}, device
+        self.records, self.device = records or {}, device
+        self.scoring = Scoring(preset.weight, preset.lam)
+        self.calibration: dict[str, Calibration] = {}
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu", extractor_weights: str = "") -> "TimeNet":
-        """Load shipped weights by name ("demo"), or a folder that `timenet train` wrote; nothing is downloaded.
+        """Load shipped weights by name ("demo"), or a folder of `timenet train` or save_pretrained; never a download.
 
-        extractor_weights overrides the preset's choice: "shipped", "random", "timm" or a file.
+        extractor_weights overrides the preset's choice: "shipped", "random", "timm", a file or a folder. The stored
+        calibration holds for the preset's own extractor only and is left out with another.
         """
         from timenet_lib.training.stages import load_flow, load_tpn
 
         folder = checkpoints.weights_folder(name_or_folder)
         flow_0, record = load_flow(folder, "flow_0", device)
-        preset, classes = preset_from_dict(record["preset"]), record["classes"]
-        hashes = {"flow_0": record["sha256"]}
+        records = {"flow_0": record}
+        preset = preset_from_dict(record["preset"])
         flow_1 = tpn = None
         if checkpoints.has_stage(folder, "flow_1"):
-            flow_1, record = load_flow(folder, "flow_1", device)
-            hashes["flow_1"] = record["sha256"]
+            flow_1, records["flow_1"] = load_flow(folder, "flow_1", device)
         if flow_1 is not None and checkpoints.has_stage(folder, "tpn"):
-            tpn, record = load_tpn(folder, device)
-            hashes["tpn"] = record["sha256"]
-        if extractor_weights:  # the results name what was used
-            preset = replace(preset, extractor_weights=extractor_weights)
-        features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(device)
-        return cls(
-            preset, classes, Models(flow_0, flow_1, tpn), features, read_calibration(folder, hashes), hashes, device
-        )
+            tpn, records["tpn"] = load_tpn(folder, device)
+        weights = extractor_weights or preset.extractor_weights
+        shipped = folder.resolve() == checkpoints.shipped_weights("demo").resolve()
+        beside = checkpoints.has_stage(folder, "extractor") and not shipped
+        file = str(folder / "extractor.safetensors") if weights == "shipped" and beside else weights
+        features = build_extractor(preset.extractor, file, preset.levels)
+        preset = replace(preset, extractor_weights=weights)
+        model = cls(preset, record["classes"], Models(flow_0, flow_1, tpn), features.to(device), records, device)
+        model.read_calibration(folder)
+        return model
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write everything into a new folder that from_pretrained reads, all or nothing; weights stay bit for bit.
+
+        The embedded extractor goes along. A timm network does not: its weights have to be at hand where the folder
+        is read.
+        """
+        folder = Path(folder).absolute()
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is there already and not empty: name a new folder")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            preset, file = self.preset, getattr(self.features, "file", None)
+            if preset.extractor == "embedded" and file is not None:
+                preset = replace(preset, extractor_weights="shipped")  # that is: the one beside the stages
+                for suffix in (".safetensors", ".json"):
+                    shutil.copyfile(file.with_suffix(suffix), draft / f"extractor{suffix}")
+            for name, record in self.records.items():
+                module = getattr(self.models, name)
+                checkpoints.save_stage(draft, name, module, {**record, "preset": preset.as_dict()})
+            self.save_calibration(draft)
+            os.replace(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return folder
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Return the methods that the loaded stages allow."""
         return self.models.methods()
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of each stage's weights."""
+        return {name: record["sha256"] for name, record in self.records.items()}
+
+    @property
+    def extractor(self) -> dict[str, Any]:
+        """Return what the features come from: name, weights, SHA-256, levels."""
+        source = getattr(self.features, "source", None)
+        return source._asdict() | {"levels": list(source.levels)} if source else {"name": type(self.features).__name__}
 
     def labels(self, names: Sequence[str]) -> Int[Tensor, " b"]:
         """Return class numbers for class names; an unknown name is an InputError that suggests the nearest."""
@@ -99,12 +152,9 @@ class TimeNet:
             )
         return torch.tensor([self.classes.index(n) for n in names])
 
-    def load(self, path: str | Path) -> Float[Tensor, "1 3 h w"]:
-        """Load one photograph at the model's size; one below 16 px a side is an InputError."""
-        width, height = read_image(Path(path)).size
-        if min(width, height) < MIN_SIDE:
-            raise InputError(f"{path}: {width}x{height} px is too small, {MIN_SIDE} px a side are needed")
-        return load_image(path, self.preset.image_size)[None]
+    def images(self, images: Picture | Sequence[Picture]) -> Float[Tensor, "b 3 h w"]:
+        """Return paths, PIL images or tensors as a batch at the model's size."""
+        return image_batch(images, self.preset.image_size)
 
     def reconstruct(
         self,
@@ -122,81 +172,153 @@ class TimeNet:
 
     def distances(self, x1: Float[Tensor, "b 3 h w"], x1_hat: Float[Tensor, "b 3 h w"]) -> Distances:
         """Compare images with their reconstructions, pixel by pixel and feature by feature."""
-        d = distances(self.features, x1.to(self.device), x1_hat.to(self.device))
+        d = distances(self.features, x1.to(self.device), x1_hat.to(self.device), self.scoring.pixel)
         return Distances(d.pixel.cpu(), [x.cpu() for x in d.d1], [x.cpu() for x in d.d2])
 
-    def score_map(self, d: Distances, ratios: Ratios) -> Float[Tensor, "b h w"]:
-        """Return the score map S of the preset's weights."""
-        return score_map(d, self.preset.weight, self.preset.lam, ratios)
+    def pick_classes(self, x1: Float[Tensor, "b 3 h w"], t: float = PICK_T, seed: int = 0) -> tuple[str, ...]:
+        """Return for each image the class whose flow_0 rebuilds it, in one step from t, with the least squared error.
+
+        One reconstruction a class; t lies below the working point, where the class decides more of what comes back.
+        """
+        errors = []
+        for number in range(len(self.classes)):
+            c = torch.full((len(x1),), number)
+            x1_hat = self.reconstruct(x1, c, "flow_0", t, seed).x1_hat
+            errors.append((x1 - x1_hat).square().flatten(1).mean(dim=1))
+        return tuple(self.classes[i] for i in torch.stack(errors).argmin(dim=0))
 
     def predict(
         self,
-        x1: Float[Tensor, "b 3 h w"],
-        classes: Sequence[str],
-        method: str = "timenet",
+        images: Picture | Sequence[Picture],
+        classes: str | Sequence[str] | None = None,
+        method: str | None = None,
         t: float | None = None,
         seed: int = 0,
+        scope: str = "calibrated",
     ) -> Prediction:
-        """Score images by the calibrated constants, so that a score does not depend on the other images.
+        """Rebuild and score images: paths, PIL images, tensors in [-1, 1], or a list of them.
 
-        TimeNet has to be told the class of each image.
+        The method, by default the last that the weights allow, has to know what each image shows: classes names it,
+        once for all or image by image; with None pick_classes guesses it, at one reconstruction a class. By the
+        default scope a score does not depend on the other images; "image" and "set" are formula (5)'s other readings.
         """
+        method = method or self.methods[-1]
+        known = self.calibrated(method) if scope == "calibrated" else None
+        x1 = self.images(images)
+        names = self.names(x1, classes, seed)
+        c = self.labels(names)
+        rebuilt = [
+            self.reconstruct(x1[i : i + BATCH], c[i : i + BATCH], method, t, seed) for i in range(0, len(x1), BATCH)
+        ]
+        x1_hat = torch.cat([r.x1_hat for r in rebuilt])
+        t_maps = [r.t_map for r in rebuilt if r.t_map is not None]
+        parts = [self.distances(x1[i : i + BATCH], x1_hat[i : i + BATCH]) for i in range(0, len(x1), BATCH)]
+        maps = score_maps(parts, self.scoring, scope, known.ratios if known else None)
+        scores = image_score(maps, self.scoring.padded)
+        t_map = torch.cat(t_maps) if t_maps else None
+        if known is None:
+            return Prediction(scores, maps, x1_hat, t_map, None, None, None, None, names)
+        defective, mask = scores >= known.threshold, maps >= known.pixel_threshold
+        return Prediction(scores, maps, x1_hat, t_map, known.threshold, known.pixel_threshold, defective, mask, names)
+
+    def names(
+        self, x1: Float[Tensor, "b 3 h w"], classes: str | Sequence[str] | None, seed: int = 0
+    ) -> tuple[str, ...]:
+        """Return one class name an image: the one given for all, those given one by one, or the picked ones."""
+        if classes is None:
+            return self.pick_classes(x1, seed=seed)
+        names = (classes,) * len(x1) if isinstance(classes, str) else tuple(classes)
+        if len(names) != len(x1):
+            raise InputError(f"{len(names)} class names for {len(x1)} images: give one name, or one an image")
+        return names
+
+    def calibrated(self, method: str) -> Calibration:
+        """Return a method's calibration; none, or one of another scoring, is a WeightsError."""
+        if method not in self.methods:
+            raise InputError(f"no method {method!r}: these weights allow {', '.join(self.methods)}")
         if method not in self.calibration:
-            raise WeightsError(f"no calibration for {method!r}: call calibrate, or train with `timenet train`")
-        ratios, threshold = self.calibration[method]
-        r = self.reconstruct(x1, self.labels(classes), method, t, seed)
-        maps = self.score_map(self.distances(x1, r.x1_hat), ratios)
-        scores = image_score(maps)
-        return Prediction(scores, scores >= threshold, maps, r.x1_hat, r.t_map, threshold)
+            raise WeightsError(f"no calibration for {method!r} with this extractor: call calibrate on normal images")
+        if self.calibration[method].scoring != self.scoring:
+            raise WeightsError(f"{method!r} was calibrated for another scoring than {self.scoring}: calibrate again")
+        return self.calibration[method]
 
     def parts(
-        self, images: Tensor, c: Tensor, method: str, t: float | None, seed: int, batch_size: int = 32
+        self,
+        images: UInt8[Tensor, "b 3 h w"],
+        c: Int[Tensor, " b"],
+        method: str,
+        t: float | None = None,
+        seed: int = 0,
     ) -> Iterator[Distances]:
         """Rebuild 8-bit images batch by batch and yield their distances."""
-        for i in range(0, len(images), batch_size):
-            x1 = as_float(images[i : i + batch_size])
-            yield self.distances(x1, self.reconstruct(x1, c[i : i + batch_size], method, t, seed).x1_hat)
+        for i in range(0, len(images), BATCH):
+            x1 = as_float(images[i : i + BATCH])
+            yield self.distances(x1, self.reconstruct(x1, c[i : i + BATCH], method, t, seed).x1_hat)
 
-    def calibrate(self, images: Tensor, c: Tensor, textures: Tensor, seed: int = 0) -> None:
-        """Fix each method's ratios and threshold on normal images, 8-bit, and synthetic defects on the same images.
+    def calibrate(
+        self,
+        normal_images: Picture | Sequence[Picture],
+        classes: str | Sequence[str],
+        textures: UInt8[Tensor, "m 3 h w"] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Fix each method's ratios and thresholds on normal images and as many synthetic defects on the same images.
 
-        No test image takes part. The images should not have been trained on.
+        No test image and no test label takes part. The images should not have been trained on, or the thresholds
+        come out too low. textures fill the synthetic defects; None means drawn ones. A threshold is that of the best
+        F1 between the normal and the synthetically defective images, or pixels.
         """
-        synthesiser = Synthesiser(images, c, textures, anomalous_share=1.0, seed=seed, stage="calibration")
-        anomalous, _, _, labels = synthesiser.batch(0, len(images))
-        defects = ((anomalous + 1) * 127.5).round().to(torch.uint8)
+        x1 = self.images(normal_images)
+        normal, c = as_uint8(x1), self.labels(self.names(x1, classes))
+        textures = drawn_textures(self.preset.image_size) if textures is None else textures
+        synthesiser = Synthesiser(normal, c, textures, anomalous_share=1.0, seed=seed, stage="calibration")
+        anomalous, _, masks, labels = synthesiser.batch(0, len(normal))
+        is_defect = (torch.arange(2 * len(normal)) >= len(normal)).numpy()
+        is_pasted = torch.cat([torch.zeros_like(masks), masks]).numpy()
         for method in self.methods:
             parts = [
-                *self.parts(images, c, method, None, seed),
-                *self.parts(defects, labels, method, None, seed),
+                *self.parts(normal, c, method, seed=seed),
+                *self.parts(as_uint8(anomalous), labels, method, seed=seed),
             ]
-            ratios = set_ratios(parts, self.preset.weight)
-            scores = torch.cat([image_score(self.score_map(p, ratios)) for p in parts])
-            is_defect = torch.arange(len(scores)) >= len(images)
-            self.calibration[method] = Calibration(ratios, max_f1_threshold(scores.numpy(), is_defect.numpy()))
+            ratios = set_ratios(parts, self.scoring)
+            maps = score_maps(parts, self.scoring, "calibrated", ratios)
+            threshold = max_f1_threshold(image_score(maps, self.scoring.padded).numpy(), is_defect)
+            pixel_threshold = max_f1_threshold(maps.numpy(), is_pasted)
+            self.calibration[method] = Calibration(ratios, threshold, pixel_threshold, self.scoring)
 
     def save_calibration(self, folder: Path) -> None:
         """Write calibration.json beside the weights that it belongs to."""
         methods = {
-            name: {"levels": list(k.ratios.levels), "pixel": k.ratios.pixel, "threshold": k.threshold}
+            name: {**k._asdict(), "ratios": asdict(k.ratios), "scoring": asdict(k.scoring)}
             for name, k in self.calibration.items()
         }
-        checkpoints.write_json(folder / "calibration.json", {"weights": self.hashes, "methods": methods})
+        record = {"weights": self.hashes, "extractor": self.extractor, "methods": methods}
+        checkpoints.write_json(folder / "calibration.json", record)
+
+    def read_calibration(self, folder: Path) -> None:
+        """Take over a folder's calibration.json, if there is one; one of other weights is a WeightsError.
+
+        One that was made with another extractor than this model's stays unread.
+        """
+        path = folder / "calibration.json"
+        if not path.is_file():
+            return
+        try:
+            record: dict[str, Any] = json.loads(path.read_text())
+            calibration = {name: calibration_from_dict(k) for name, k in record["methods"].items()}
+            hashes, extractor = record["weights"], dict(record["extractor"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(f"{path} is no calibration: {error!r}") from error
+        if hashes != self.hashes:
+            raise WeightsError(f"{path} belongs to other weights than those beside it: calibrate again")
+        if all(extractor.get(key) == self.extractor.get(key) for key in ("name", "levels", "sha256", "seed")):
+            self.calibration = calibration
+            self.scoring = next(iter(calibration.values())).scoring if calibration else self.scoring
 
 
-def read_calibration(folder: Path, hashes: dict[str, str]) -> dict[str, Calibration]:
-    """Return the calibration of a folder, empty where there is none; one of other weights is a WeightsError."""
-    path = folder / "calibration.json"
-    if not path.is_file():
-        return {}
-    try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        methods = {
-            name: Calibration(Ratios(tuple(k["levels"]), k["pixel"]), k["threshold"])
-            for name, k in record["methods"].items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is no calibration: {error!r}") from error
-    if record.get("weights") != hashes:
-        raise WeightsError(f"{path} belongs to other weights than those beside it: calibrate again")
-    return methods
+def calibration_from_dict(values: dict[str, Any]) -> Calibration:
+    """Rebuild one method's calibration from what JSON holds."""
+    scoring = dict(values["scoring"])
+    scoring["w"] = tuple(scoring["w"]) if isinstance(scoring["w"], list) else scoring["w"]
+    ratios = Ratios(tuple(values["ratios"]["levels"]), values["ratios"]["pixel"])
+    return Calibration(ratios, values["threshold"], values["pixel_threshold"], Scoring(**scoring))

@@ -4,6 +4,7 @@ Paper: section 3.1.2, tables 1 and 2. The maxima of formula (5) run over the who
 """
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,30 @@ import torch
 from torch import Tensor
 
 from timenet_lib.data.folder import FolderIndex, load_images, load_masks
-from timenet_lib.detector import TimeNet
+from timenet_lib.data.images import as_float
+from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import DataError
 from timenet_lib.metrics import auroc, pro
-from timenet_lib.score import image_score, set_ratios
+from timenet_lib.score import image_score, score_maps
 
 KEYS = ("i_auroc", "p_auroc", "pro")
 Say = Callable[[str], None]
 
 
 def evaluate(
-    index: FolderIndex, model: TimeNet, t: float | None = None, seed: int = 0, say: Say = lambda line: None
+    index: FolderIndex,
+    model: TimeNet,
+    t: float | None = None,
+    seed: int = 0,
+    say: Say = lambda line: None,
+    scope: str = "set",
+    guess_classes: bool = False,
 ) -> dict[str, Any]:
     """Return {"methods": {NAME: {"mean", "classes", "kinds"}}, ...}, metrics as fractions.
 
     A metric that cannot be had is None, and "reasons" beside it says why. say receives a line of progress a method.
+    scope is that of the maxima in formula (5); by default they run over all test images, all classes together. With
+    guess_classes the model is not told what an image shows, and "class_accuracy" says how often it guessed right.
     """
     missing = [name for name in index.classes if name not in model.classes]
     if missing:
@@ -34,34 +44,35 @@ def evaluate(
         )
     size = model.preset.image_size
     images = load_images(index.test, size)
-    c = model.labels([s.class_name for s in index.test])
+    told = c = model.labels([s.class_name for s in index.test])
+    if guess_classes:
+        say(f"guessing the classes of {len(images)} images")
+        batches = [as_float(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+        c = torch.cat([model.labels(model.pick_classes(x1, seed=seed)) for x1 in batches])
     results = {}
     for method in model.methods:
         say(f"{method}: {len(images)} images")
-        maps = set_score_maps(model, images, c, method, t, seed)
-        results[method] = metrics_of(index, maps, size)
+        ratios = model.calibrated(method).ratios if scope == "calibrated" else None
+        maps = score_maps(list(model.parts(images, c, method, t, seed)), model.scoring, scope, ratios)
+        results[method] = metrics_of(index, maps, size, model.scoring.padded)
     return {
         "methods": results,
         "preset": model.preset.name,
         "seed": seed,
         "t": model.preset.t if t is None else t,
         "weights_sha256": model.hashes,
-        "extractor": {"name": model.preset.extractor, "weights": model.preset.extractor_weights},
+        "extractor": model.extractor,
+        "scope": scope,
+        "scoring": asdict(model.scoring),
         "data_sha256": index.hash(),
         "images": len(images),
+        "class_accuracy": float((c == told).double().mean()) if guess_classes else None,
     }
 
 
-def set_score_maps(model: TimeNet, images: Tensor, c: Tensor, method: str, t: float | None, seed: int) -> Tensor:
-    """Return the score maps of a whole set, with the maxima of formula (5) taken over it."""
-    parts = list(model.parts(images, c, method, t, seed))
-    ratios = set_ratios(parts, model.preset.weight)
-    return torch.cat([model.score_map(part, ratios) for part in parts])
-
-
-def metrics_of(index: FolderIndex, maps: Tensor, size: int) -> dict[str, Any]:
+def metrics_of(index: FolderIndex, maps: Tensor, size: int, padded: bool = False) -> dict[str, Any]:
     """Return the metrics of each class and kind, and their mean over classes."""
-    scores, score_maps = image_score(maps).double().numpy(), maps.double().numpy()
+    scores, all_maps = image_score(maps, padded).double().numpy(), maps.double().numpy()
     names = np.array([s.class_name for s in index.test])
     kinds = np.array([s.kind for s in index.test])
     classes: dict[str, Any] = {}
@@ -69,13 +80,13 @@ def metrics_of(index: FolderIndex, maps: Tensor, size: int) -> dict[str, Any]:
     for name in index.classes:
         chosen = names == name
         masks = class_masks(index, chosen, size)
-        classes[name] = metrics_of_images(scores[chosen], score_maps[chosen], kinds[chosen] != "good", masks)
+        classes[name] = metrics_of_images(scores[chosen], all_maps[chosen], kinds[chosen] != "good", masks)
         by_kind[name] = {}
         for kind in sorted(set(kinds[chosen]) - {"good"}):
             part = np.isin(kinds[chosen], ["good", kind])
             by_kind[name][str(kind)] = metrics_of_images(
                 scores[chosen][part],
-                score_maps[chosen][part],
+                all_maps[chosen][part],
                 kinds[chosen][part] != "good",
                 None if masks is None else masks[part],
             )

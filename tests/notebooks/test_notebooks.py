@@ -13,6 +13,14 @@ BANDS = {  # what a model of a few steps can reach; wide, since they only show t
     "00_the_answer_first": {
         f"{m}_{k}": (0.0, 1.0) for m in ("flow_0", "flow_1", "timenet") for k in ("i_auroc", "p_auroc", "pro")
     },
+    "04_scoring": {
+        **{f"{m}_{k}": (0.0, 1.0) for m in ("flow_0", "flow_1", "timenet") for k in ("i_auroc", "pro")},
+        **{f"steps_{n}_i_auroc": (0.0, 1.0) for n in (1, 3, 10, "timenet")},
+        **{f"{k}_{where}": (0.0, 1.0) for k in ("f1", "false_alarms") for where in ("test_labels", "calibrated")},
+        "scope_image_i_auroc": (0.0, 1.0),
+        "scope_set_i_auroc": (0.0, 1.0),
+        "pro_200_spread": (0.01, 1.0),  # the widespread PRO does change under exp
+    },
 }
 FIGURES = {
     "00_the_answer_first": {
@@ -20,6 +28,11 @@ FIGURES = {
         "00_over_t.png",
         "00_misses.png",
         "interactive/00_timestep_explorer.html",
+    },
+    "04_scoring": {
+        *(f"04_{n}.png" for n in ("pieces", "levels", "smoothing", "border", "curves", "pro_200", "figure_6")),
+        "interactive/04_weight.html",
+        "interactive/04_lambda.html",
     },
 }
 

@@ -28,6 +28,7 @@ def column_title(example: Example) -> str:
 
 def score_range(p: Prediction) -> tuple[float, float]:
     """Return the range of the colours of a score map, up to three times the threshold of an image score."""
+    assert p.threshold is not None
     return 0.0, 3 * p.threshold
 
 

@@ -1,4 +1,4 @@
-"""For maintainers: run every notebook at preset demo and refresh what is committed, figures/ or notebooks/."""
+"""For maintainers: run every notebook at preset demo and refresh figures/ or notebooks/; measure the data again."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ from timenet_lib.course.notebooks import normalise_file
 from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("figures", "notebooks")
+PARTS = ("figures", "notebooks", "difficulty")
 
 
 def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> int:
@@ -31,7 +31,18 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
     return 0
 
 
+def record_difficulty() -> int:
+    """Measure how hard the drawn data set is, and write it beside the code that draws it."""
+    from timenet_lib import checkpoints
+    from timenet_lib.course.difficulty import measure_difficulty
+    from timenet_lib.detector import TimeNet
+
+    record = measure_difficulty(TimeNet.from_pretrained("demo"), "python -m timenet_lib.course.maintain difficulty")
+    checkpoints.write_json(REPOSITORY / "timenet_lib" / "data" / "drawn" / "difficulty.json", record)
+    return 0
+
+
 if __name__ == "__main__":
     if sys.argv[1:] not in [[part] for part in PARTS]:
         sys.exit(f"usage: python -m timenet_lib.course.maintain {'|'.join(PARTS)}")
-    sys.exit(refresh(sys.argv[1]))
+    sys.exit(record_difficulty() if sys.argv[1] == "difficulty" else refresh(sys.argv[1]))

@@ -99,3 +99,17 @@ def recorded_table(preset: str) -> str:
     results = json.loads((shipped_weights(preset) / "evaluation.json").read_text())
     head = f"recorded: preset {preset}, seed {results['seed']}, t = {results['t']}, {results['images']} test images"
     return f"{head}\nby: {results['command']}\n\n{format_table(results)}"
+
+
+def recorded_extractors() -> str:
+    """Return what the tasks of the embedded extractor reached, as a table of percentages, labelled as recorded."""
+    results = json.loads((shipped_weights("demo") / "extractor_tasks.json").read_text())
+    width = max(map(len, results["rows"]))
+    lines = [f"recorded: preset {results['preset']}, seed {results['seed']}; I-AUROC / P-AUROC / PRO"]
+    lines += [f"by: {command}" for command in results["commands"]]
+    for data in ("drawn", "photographs"):
+        lines += ["", f"{data}: {results[data]}", f"{'':<{width}}  {'flow_0':^17}   {'timenet':^17}"]
+        for name, row in results["rows"].items():
+            cells = [" ".join(f"{100 * v:5.1f}" for v in row[data][m].values()) for m in ("flow_0", "timenet")]
+            lines.append(f"{name:<{width}}  {'   '.join(cells)}")
+    return "\n".join(lines)

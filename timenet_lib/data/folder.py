@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from timenet_lib.data.images import to_rgb
 from timenet_lib.data.problems import GOOD, Problems, file_problems, nearest, read_image, read_mask
 from timenet_lib.errors import DataError, InputError
 
@@ -261,8 +262,7 @@ def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], progress: Prog
 
 
 def _load_uint8(path: Path, size: int) -> UInt8[np.ndarray, "3 h w"]:
-    image = read_image(path).convert("RGB").resize((_checked(size), size), Image.Resampling.BICUBIC)
-    return np.asarray(image).transpose(2, 0, 1).copy()
+    return to_rgb(read_image(path), _checked(size))
 
 
 def _checked(size: int) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from timenet_lib.data.drawn import draw_texture
 from timenet_lib.data.folder import load_image
+from timenet_lib.data.images import as_float, as_uint8
 from timenet_lib.data.problems import IMAGE_SUFFIXES, is_image_name
 from timenet_lib.errors import DataError
 from timenet_lib.path import generator
@@ -127,11 +128,6 @@ class Synthesiser:
         return recolour(moved, g) if integer(g, 2) else moved
 
 
-def as_float(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Bring 8-bit pixels to [-1, 1]."""
-    return images.float() / 127.5 - 1
-
-
 def drawn_textures(size: int, count: int = 200, seed: int = 0) -> UInt8[Tensor, "m 3 h w"]:
     """Return drawn textures, the offline stand-in for the Describable Textures."""
     return torch.stack(
@@ -147,5 +143,5 @@ def folder_textures(folder: str | Path, size: int) -> UInt8[Tensor, "m 3 h w"]:
     paths = sorted(p for p in folder.rglob("*") if is_image_name(p))
     if not paths:
         raise DataError(f"the texture folder {folder} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    images = [((load_image(p, size) + 1) * 127.5).round().to(torch.uint8) for p in paths]
+    images = [as_uint8(load_image(p, size)) for p in paths]
     return torch.stack(images)

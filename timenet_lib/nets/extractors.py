@@ -1,21 +1,35 @@
-"""Feature extractors: the small embedded one, and any network that timm knows.
+"""Feature extractors: the small embedded one, and any convolutional network that timm knows.
 
-Level i has stride 2**i. Every extractor takes images in [-1, 1] and returns its levels as a list.
+f_i is the level of stride 2**i. Every extractor takes images in [-1, 1] and returns its levels as a list. Importing
+this module registers the embedded extractor with timm, as "timenet_embedded".
 """
 
+import difflib
+import hashlib
 import itertools
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
 import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from timenet_lib.checkpoints import load_stage, shipped_weights
 from timenet_lib.errors import InputError, WeightsError
 
+PAPER_EXTRACTORS = {  # table 4, in its order: the paper's name and timm's
+    "VGG16": "vgg16", "VGG19": "vgg19",
+    "ResNet18": "resnet18", "ResNet34": "resnet34", "ResNet50": "resnet50", "ResNet101": "resnet101",
+    "WideResNet50": "wide_resnet50_2", "WideResNet101": "wide_resnet101_2",
+    "EfficientNet-b0": "efficientnet_b0", "EfficientNet-b2": "efficientnet_b2",
+}  # fmt: skip
 EMBEDDED_LEVELS = {1: 48, 2: 96, 3: 192}  # channels
 
 
@@ -41,10 +55,15 @@ class EmbeddedExtractor(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [3, *EMBEDDED_LEVELS.values()]
-        self.stages = nn.ModuleList(
-            nn.Sequential(ResidualUnit(a, b, stride=2), ResidualUnit(b, b, stride=1))
-            for a, b in itertools.pairwise(widths)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(ResidualUnit(a, b, stride=2), ResidualUnit(b, b, stride=1))
+                for a, b in itertools.pairwise(widths)
+            )
         )
+        self.feature_info = [  # what timm asks of a network that gives features
+            {"num_chs": width, "reduction": 2**i, "module": f"stages.{i - 1}"} for i, width in EMBEDDED_LEVELS.items()
+        ]
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         features = []
@@ -54,90 +73,204 @@ class EmbeddedExtractor(nn.Module):
         return features
 
 
-class TimmExtractor(nn.Module):
-    """A network of timm as a feature extractor, with its own normalisation of the input."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
-        super().__init__()
-        self.net = net
-        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1))
-
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        return self.net(((x + 1) / 2 - self.mean) / self.std)
+default_cfgs = generate_default_cfgs(  # register_model looks for this name
+    {
+        "timenet_embedded": {
+            "file": str(Path(__file__).parents[1] / "weights" / "demo" / "extractor.safetensors"),
+            "input_size": (3, 64, 64),
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.5, 0.5, 0.5),
+            "num_classes": 0,
+        }
+    }
+)
 
 
-class LevelPick(nn.Module):
-    """An extractor that returns the chosen levels only."""
+@register_model
+def timenet_embedded(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build the embedded extractor for timm and for what stands on timm, such as anomalib's PatchCore.
 
-    def __init__(self, net: nn.Module, positions: list[int]):
-        super().__init__()
-        self.net, self.positions = net, positions
-
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        features = self.net(x)
-        return [features[i] for i in self.positions]
-
-
-def build_extractor(name: str, weights: str, levels: tuple[int, ...], seed: int = 0) -> nn.Module:
-    """Return a frozen extractor that gives the features of stride 2**i for each i of levels.
-
-    name is "embedded" or any name that timm knows. weights is "shipped" (embedded only), "timm" (timm's cache on
-    this machine; nothing is downloaded), "random" (drawn from the seed), or the path of a file. There is no silent
-    fallback: weights that cannot be had are a WeightsError.
+    pretrained=True loads the shipped weights, a local file. The layers are "stages.0", "stages.1" and "stages.2".
+    The input is to be normalised with mean and std 0.5, to [-1, 1], and not with ImageNet's.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = _embedded(weights, levels) if name == "embedded" else _from_timm(name, weights, levels)
-    return net.eval().requires_grad_(False)
-
-
-def _embedded(weights: str, levels: tuple[int, ...]) -> nn.Module:
-    from timenet_lib.checkpoints import load_stage, shipped_weights
-
-    unknown = [i for i in levels if i not in EMBEDDED_LEVELS]
-    if unknown:
-        raise InputError(f"the embedded extractor has levels 1, 2 and 3, not {unknown}")
-    net = EmbeddedExtractor()
-    if weights != "random":
-        folder = shipped_weights("demo") if weights == "shipped" else Path(weights).parent
-        stem = "extractor" if weights == "shipped" else Path(weights).stem
-        state, _ = load_stage(folder, stem)
-        net.load_state_dict(state)
-    return LevelPick(net, [list(EMBEDDED_LEVELS).index(i) for i in levels])
-
-
-def _from_timm(name: str, weights: str, levels: tuple[int, ...]) -> nn.Module:
-    if name not in timm.list_models():
-        raise InputError(f"timm has no model {name!r}; `timm.list_models()` names those it has")
-    overlay = None
-    if weights != "random":
-        file = _cached_by_timm(name) if weights == "timm" else Path(weights)
-        if not file.is_file():
-            raise WeightsError(f"no extractor weights at {file}: give an existing file, or ask for 'random'")
-        overlay = {"file": str(file)}
-    net: Any = timm.create_model(
-        name, features_only=True, pretrained=overlay is not None, pretrained_cfg_overlay=overlay
+    return build_model_with_cfg(
+        EmbeddedExtractor,
+        "timenet_embedded",
+        pretrained,
+        feature_cfg={"out_indices": (0, 1, 2), "flatten_sequential": True},
+        kwargs_filter=("num_classes", "global_pool", "in_chans"),  # type: ignore[arg-type]  # any length
+        **kwargs,
     )
-    strides = list(net.feature_info.reduction())
-    missing = [i for i in levels if 2**i not in strides]
-    if missing:
-        raise InputError(f"{name} has strides {strides}: no level {missing}")
-    positions = [strides.index(2**i) for i in levels]
-    return LevelPick(TimmExtractor(net, net.pretrained_cfg["mean"], net.pretrained_cfg["std"]), positions)
 
 
-def _cached_by_timm(name: str) -> Path:
-    """Return the file in timm's cache that holds the default weights of a model; nothing is downloaded."""
+class Source(NamedTuple):
+    """What an extractor was made of, for the results; None where a field does not apply."""
+
+    name: str
+    weights: str  # "shipped", "timm", "random" or "file"
+    levels: tuple[int, ...]
+    file: str | None = None  # without its folder
+    sha256: str | None = None
+    seed: int | None = None
+
+
+class Extractor(nn.Module):
+    """Levels of a network of timm, in the order asked for; the input is brought to what that network expects.
+
+    source says what the weights are, file where they lie; None for random ones.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, net: nn.Module, order: list[int], source: Source, file: Path | None = None):
+        super().__init__()
+        self.net, self.order, self.source, self.file = net, order, source, file
+        config: Any = net.pretrained_cfg
+        mean, std = torch.tensor(config["mean"])[:, None, None], torch.tensor(config["std"])[:, None, None]
+        self.register_buffer("scale", 0.5 / std)
+        self.register_buffer("shift", (0.5 - mean) / std)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        features = self.net(x * self.scale + self.shift)
+        return [features[i] for i in self.order]
+
+
+def build_extractor(name: str, weights: str, levels: tuple[int, ...], seed: int = 0) -> Extractor:
+    """Return a frozen extractor that gives f_i for each i of levels, in their order.
+
+    Paper: section 2.3, table 4. name is "embedded" or timm's name of a network, such as those in PAPER_EXTRACTORS.
+    What lies deeper than the deepest level is left out. weights is one of
+
+    - "shipped", the embedded extractor's own;
+    - "timm", what this machine has: NAME.safetensors in the folder that the environment variable
+      TIMENET_EXTRACTOR_WEIGHTS names, else the Hugging Face cache, where timm keeps them; nothing is downloaded;
+    - "random", drawn from the seed;
+    - the path of a safetensors file, or of a folder with NAME.safetensors ("embedded": extractor.safetensors).
+
+    There is no fallback: weights that cannot be had, or are another network's, are a WeightsError; .source says what
+    was used. An unknown name, and levels that are not there, none, or repeated, are an InputError.
+    """
+    in_timm = "timenet_embedded" if name == "embedded" else name
+    with torch.random.fork_rng(devices=[]):
+        whole = _whole_network(name, in_timm)
+        index = _index_of_levels(name, whole, levels)
+        found = _find_file(name, weights)
+        torch.manual_seed(seed)
+        net: Any = timm.create_model(in_timm, features_only=True, out_indices=[index[i] for i in sorted(levels)])
+    if found is None:
+        file, source = None, Source(name, "random", tuple(levels), seed=seed)
+    else:
+        file, shown = found
+        state, digest = _read(file, name)
+        _load(net, state, whole, f"{file} does not fit {name}")
+        source = Source(name, weights if weights in ("shipped", "timm") else "file", tuple(levels), shown, digest)
+    return Extractor(net, [sorted(levels).index(i) for i in levels], source, file).eval().requires_grad_(False)
+
+
+def _whole_network(name: str, in_timm: str) -> Any:
+    """Return the network with all its levels but no memory for weights; one without such levels is an InputError."""
+    known = timm.list_models()
+    if in_timm not in known and in_timm not in timm.list_pretrained():  # the second: NAME.TAG
+        near = [repr(n) for n in difflib.get_close_matches(name.lower(), [*known, "embedded"], n=3)]
+        hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` names those it has"
+        raise InputError(f"timm has no network {name!r}; {hint}")
+    try:
+        with torch.device("meta"):
+            net: Any = timm.create_model(in_timm, features_only=True)
+    except Exception as error:  # timm has no error of its own for this
+        raise InputError(f"timm gives no features of {name}: choose a convolutional network") from error
+    strides = [level["reduction"] for level in net.feature_info.info]
+    if len(set(strides)) < len(strides) or getattr(net, "output_fmt", "NCHW") != "NCHW":
+        raise InputError(f"the features of {name} are no pyramid of (B, C, H, W): choose a convolutional network")
+    return net
+
+
+def _index_of_levels(name: str, whole: Any, levels: tuple[int, ...]) -> dict[int, int]:
+    """Return where timm has each level; to ask for one that is not there, none, or one twice is an InputError."""
+    strides = [level["reduction"] for level in whole.feature_info.info]
+    index = {stride.bit_length() - 1: k for k, stride in enumerate(strides) if stride.bit_count() == 1}
+    has = f"{name} has levels {', '.join(map(str, index))}"
+    unknown = [str(i) for i in levels if i not in index]
+    if unknown:
+        raise InputError(f"{has}, not {', '.join(unknown)}")
+    if not levels or len(set(levels)) < len(levels):
+        raise InputError(f"levels {levels}: give at least one, and none twice; {has}")
+    return index
+
+
+def _find_file(name: str, weights: str) -> tuple[Path, str] | None:
+    """Return the file of the weights and what the results call it; None for random ones."""
+    if weights == "random":
+        return None
+    if weights == "timm":
+        return _find_in_timm(name)
+    if weights == "shipped" and name != "embedded":
+        raise WeightsError(f"no weights of {name} are shipped: choose 'timm', a file, or 'random'")
+    path = shipped_weights("demo") if weights == "shipped" else Path(weights)
+    file = path / _file_name(name) if path.is_dir() else path
+    if not file.is_file():
+        raise WeightsError(f"no extractor weights at {file}: give an existing file or folder, or ask for 'random'")
+    return file, file.name
+
+
+def _find_in_timm(name: str) -> tuple[Path, str]:
+    """Return the weights that this machine has, in the folder of the environment variable or in timm's cache."""
+    folder = os.environ.get("TIMENET_EXTRACTOR_WEIGHTS")
+    if folder:
+        if not Path(folder).is_dir():
+            raise WeightsError(f"TIMENET_EXTRACTOR_WEIGHTS is no folder: {folder}")
+        if (Path(folder) / _file_name(name)).is_file():
+            return Path(folder) / _file_name(name), _file_name(name)
     config = timm.get_pretrained_cfg(name)
-    repo = config.hf_hub_id if config else None
-    file = try_to_load_from_cache(repo, "model.safetensors") if repo else None
+    if config is None or not config.hf_hub_id:
+        raise WeightsError(
+            f"timm has no weights of {name}: give a file or ask for {'shipped' if name == 'embedded' else 'random'!r}"
+        )
+    file = try_to_load_from_cache(config.hf_hub_id, "model.safetensors")
     if not isinstance(file, str):
         raise WeightsError(
-            f"the ImageNet weights of {name} (model.safetensors of {repo} on the Hugging Face hub) are not in the "
-            "cache of this machine: fetch them once with timm, give a file, or ask for 'random'"
+            f"the ImageNet weights of {name} (model.safetensors of {config.hf_hub_id} on the Hugging Face hub) are not "
+            f"in the cache of this machine{f', nor {_file_name(name)} in {folder}' if folder else ''}: fetch them once "
+            "with timm, give a file, or ask for 'random'"
         )
-    return Path(file)
+    return Path(file), f"{config.hf_hub_id}/model.safetensors"
+
+
+def _file_name(name: str) -> str:
+    return "extractor.safetensors" if name == "embedded" else f"{name}.safetensors"
+
+
+def _read(file: Path, name: str) -> tuple[dict[str, Tensor], str]:
+    """Return the weights in a file and its SHA-256; the embedded extractor's are checked against their record."""
+    if name == "embedded":
+        state, record = load_stage(file.parent, file.stem)
+        return state, record["sha256"]
+    try:
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        return load_file(file), digest
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{file} cannot be read as safetensors, and nothing else is read: {error}") from error
+
+
+def _load(net: nn.Module, state: dict[str, Tensor], whole: nn.Module, failure: str) -> None:
+    """Load a network's weights, which must be all those of the whole network; its classifier's are passed over."""
+    given = {_plain(key): key for key in state}
+    wanted = {_plain(key): value for key, value in whole.state_dict().items()}
+    blocks = {given[k].split(".")[0] for k in wanted if k in given}
+    missing = [k for k, value in whole.state_dict().items() if _plain(k) not in given and value.is_floating_point()]
+    extra = [key for k, key in given.items() if k not in wanted and key.split(".")[0] in blocks]
+    shapes = {given[k]: (tuple(state[given[k]].shape), tuple(wanted[k].shape)) for k in wanted if k in given}
+    odd = [f"{key} has shape {mine}, not {needed}" for key, (mine, needed) in shapes.items() if mine != needed]
+    problems = [f"{key} is missing" for key in missing] + odd + [f"{key} is one too many" for key in extra]
+    if problems:
+        more = f", and {len(problems) - 1} more such" if len(problems) > 1 else ""
+        raise WeightsError(f"{failure}: {problems[0]}{more}")
+    own = [key for key in net.state_dict() if _plain(key) in given]
+    net.load_state_dict({key: state[given[_plain(key)]] for key in own})
+
+
+def _plain(key: str) -> str:
+    """Return a weight's name without what timm changes as it takes a network apart (features.0 to features_0)."""
+    return key.removeprefix("model.").removeprefix("body.").replace("_", ".")

@@ -9,6 +9,7 @@ from torch import Tensor
 from timenet_lib import checkpoints
 from timenet_lib.data.drawn import drawn_folder
 from timenet_lib.data.folder import FolderIndex, index_folder
+from timenet_lib.data.images import as_float
 from timenet_lib.data.synthesis import drawn_textures, folder_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
@@ -40,6 +41,7 @@ def train_command(
     command: str = "",
     say: Callable[[str], None] = lambda line: None,
     progress: bool = True,
+    task: str = "dense",
 ) -> None:
     """Train a stage, or all, into the folder out; calibrate once a TPN is there."""
     chosen = get_preset(preset)
@@ -70,12 +72,14 @@ def train_command(
         device,
         command,
         progress,
+        task,
     )
     TRAIN[stage](run)
     if stage in ("all", "tpn") and images is not None:
         say("calibrating on held-out normal images")
         model = TimeNet.from_pretrained(out, device)
-        model.calibrate(run.data.held_out, run.data.held_out_labels, images, seed)
+        held_out = [model.classes[i] for i in run.data.held_out_labels]
+        model.calibrate(as_float(run.data.held_out), held_out, images, seed)
         model.save_calibration(out)
     say(f"finished: {out}")
 

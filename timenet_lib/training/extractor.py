@@ -1,32 +1,28 @@
-"""Train the embedded extractor on drawn data only: say, at every place and level, what class it is and if it is pasted.
+"""Train the embedded extractor on drawn data only, by one of three tasks.
 
-The pasted places are the anomalies of algorithm 2; images are blurred or noised at random, so that the features
-answer to what a thing is and not to how sharp a reconstruction of it came out.
+families   say of which family a drawn texture is, from the mean of each level's features;
+contrast   at every place and level, bring an image and its blurred or noised copy together, and push pasted places
+           apart from what was there before;
+dense      at every place and level, say what class the image is of, and whether the place is pasted.
+
+In all three images are blurred or noised at random, as a reconstruction is, so that the features answer to what a
+thing is and not to how sharp it came out. "dense" is what is shipped: it was the best of the three on drawn
+validation images (see weights/demo/extractor_tasks.json).
 """
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from timenet_lib.data.synthesis import Synthesiser, integer, uniform
+from timenet_lib.data.drawn import FAMILY_NAMES, draw_texture
+from timenet_lib.data.images import as_float
+from timenet_lib.data.synthesis import Synthesiser, integer, recolour, uniform
 from timenet_lib.nets.extractors import EMBEDDED_LEVELS, EmbeddedExtractor
 from timenet_lib.path import generator
-from timenet_lib.score import blur
+from timenet_lib.score import smooth
 
-
-class DenseTask(nn.Module):
-    """The extractor with one linear head a level: a logit for each class, and one more for 'pasted'."""
-
-    def __init__(self, net: EmbeddedExtractor, num_classes: int):
-        super().__init__()
-        self.net = net
-        self.heads = nn.ModuleList(nn.Conv2d(width, num_classes + 1, 1) for width in EMBEDDED_LEVELS.values())
-
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b k _ _"]]:
-        return [head(f) for head, f in zip(self.heads, self.net(x), strict=True)]
+FIRST_FAMILY_SEED = 7_000_000  # far from the textures of the anomalies, which count from 0
 
 
 def degrade(x: Float[Tensor, "b 3 h w"], seed: int, step: int) -> Float[Tensor, "b 3 h w"]:
@@ -36,28 +32,100 @@ def degrade(x: Float[Tensor, "b 3 h w"], seed: int, step: int) -> Float[Tensor, 
         g = generator(seed, "extractor degrade", step, i)
         kind = integer(g, 3)
         if kind == 0:
-            image = blur(image, uniform(g, 0.3, 1.5))
+            image = smooth(image, uniform(g, 0.3, 1.5))
         elif kind == 1:
             image = image + uniform(g, 0.02, 0.2) * torch.randn(image.shape, generator=g)
         out.append(image)
     return torch.stack(out)
 
 
-def extractor_step(task: DenseTask, synthesiser: Synthesiser, batch_size: int) -> Callable[[int], Tensor]:
-    """Return the function that gives the loss of each sample of a step."""
+def share_at(masks: Float[Tensor, "b h w"], feature: Float[Tensor, "b _ fh fw"]) -> Float[Tensor, "b fh fw"]:
+    """Return how much of each place of a level is pasted, 0 to 1."""
+    return F.adaptive_avg_pool2d(masks[:, None], (feature.shape[-2], feature.shape[-1]))[:, 0]
 
-    device = next(task.parameters()).device
 
-    def loss_of_step(step: int) -> Tensor:
-        x_a, _, masks, c = synthesiser.batch(step, batch_size)
-        x, c = degrade(x_a, synthesiser.seed, step).to(device), c.to(device)
-        pasted = masks.float()[:, None].to(device)
-        total = torch.zeros(batch_size, device=device)
-        for logits in task(x):
-            share = F.adaptive_avg_pool2d(pasted, logits.shape[-2:])[:, 0]
+class DenseTask(nn.Module):
+    """The extractor with one linear head a level: a logit for each class, and one more for "pasted"."""
+
+    def __init__(self, synthesiser: Synthesiser, batch_size: int):
+        super().__init__()
+        self.net, self.synthesiser, self.batch_size = EmbeddedExtractor(), synthesiser, batch_size
+        num_classes = int(synthesiser.labels.max()) + 1
+        self.heads = nn.ModuleList(nn.Conv2d(width, num_classes + 1, 1) for width in EMBEDDED_LEVELS.values())
+
+    def losses(self, step: int) -> Float[Tensor, " b"]:
+        """Return the loss of each sample of a step: cross-entropy of the class, and of "pasted", over all places."""
+        device = next(self.net.parameters()).device
+        x_a, _, masks, c = self.synthesiser.batch(step, self.batch_size)
+        x, pasted, c = degrade(x_a, self.synthesiser.seed, step).to(device), masks.float().to(device), c.to(device)
+        total = torch.zeros(self.batch_size, device=device)
+        for head, feature in zip(self.heads, self.net(x), strict=True):
+            logits, share = head(feature), share_at(pasted, feature)
             is_class = F.cross_entropy(logits[:, :-1], c[:, None, None].expand_as(share), reduction="none")
             is_pasted = F.binary_cross_entropy_with_logits(logits[:, -1].float(), share, reduction="none")
             total = total + (0.3 * is_class + is_pasted).mean(dim=(1, 2))
         return total
 
-    return loss_of_step
+
+class ContrastTask(nn.Module):
+    """The extractor with a scale and a bias for d1 and for d2 of each level, which turn a distance into a logit."""
+
+    def __init__(self, synthesiser: Synthesiser, batch_size: int):
+        super().__init__()
+        self.net, self.synthesiser, self.batch_size = EmbeddedExtractor(), synthesiser, batch_size
+        self.scale = nn.Parameter(torch.tensor([[0.3, 13.0]] * len(EMBEDDED_LEVELS)))
+        self.bias = nn.Parameter(torch.full((len(EMBEDDED_LEVELS), 2), 2.0))
+
+    def losses(self, step: int) -> Float[Tensor, " b"]:
+        """Return the loss of each sample of a step: each distance is to be small, but large where it was pasted."""
+        device = self.scale.device
+        x_a, x1, masks, _ = self.synthesiser.batch(step, self.batch_size)
+        copies = degrade(x1, self.synthesiser.seed, step)
+        pasted = masks.float().to(device)
+        total = torch.zeros(self.batch_size, device=device)
+        for level, feature in enumerate(self.net(torch.cat([x_a, copies]).to(device))):
+            a, b = feature.float().chunk(2)
+            d1 = torch.linalg.vector_norm(a - b + 1e-6, dim=1)
+            d2 = 1 - F.cosine_similarity(a, b, dim=1)
+            for d, scale, bias in zip((d1, d2), self.scale[level], self.bias[level], strict=True):
+                logits = F.relu(scale) * d - bias
+                loss = F.binary_cross_entropy_with_logits(logits, share_at(pasted, a), reduction="none")
+                total = total + loss.mean(dim=(1, 2))
+        return total
+
+
+class FamilyTask(nn.Module):
+    """The extractor with one linear head a level, on the mean of its features: a logit for each family of textures."""
+
+    def __init__(self, textures: UInt8[Tensor, "n 3 h w"], families: Int[Tensor, " n"], batch_size: int, seed: int):
+        super().__init__()
+        self.net, self.textures, self.families = EmbeddedExtractor(), textures, families
+        self.batch_size, self.seed = batch_size, seed
+        self.heads = nn.ModuleList(nn.Linear(width, len(FAMILY_NAMES)) for width in EMBEDDED_LEVELS.values())
+
+    def losses(self, step: int) -> Float[Tensor, " b"]:
+        """Return the loss of each sample of a step: cross-entropy of the family, summed over levels."""
+        device = next(self.net.parameters()).device
+        images, labels = [], []
+        for i in range(self.batch_size):
+            g = generator(self.seed, "extractor families", step, i)
+            number = integer(g, len(self.textures))
+            images.append(recolour(as_float(self.textures[number]), g))
+            labels.append(self.families[number])
+        x, c = degrade(torch.stack(images), self.seed, step).to(device), torch.stack(labels).to(device)
+        logits = [head(f.mean(dim=(2, 3))).float() for head, f in zip(self.heads, self.net(x), strict=True)]
+        return torch.stack([F.cross_entropy(z, c, reduction="none") for z in logits]).sum(dim=0)
+
+
+def drawn_families(size: int, count: int = 600) -> tuple[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"]]:
+    """Return drawn textures and the numbers of their families, as many of each."""
+    families = torch.arange(count) % len(FAMILY_NAMES)
+    pictures = [draw_texture(FIRST_FAMILY_SEED + i, size, FAMILY_NAMES[k]) for i, k in enumerate(families.tolist())]
+    return torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in pictures]), families
+
+
+def make_task(name: str, synthesiser: Synthesiser, batch_size: int, size: int) -> DenseTask | ContrastTask | FamilyTask:
+    """Return a task by its name, with its extractor untrained."""
+    if name == "families":
+        return FamilyTask(*drawn_families(size), 2 * batch_size, synthesiser.seed)
+    return (DenseTask if name == "dense" else ContrastTask)(synthesiser, batch_size)

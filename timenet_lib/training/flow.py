@@ -11,7 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from timenet_lib.couplings import Couplings
-from timenet_lib.data.synthesis import as_float, integer
+from timenet_lib.data.images import as_float
+from timenet_lib.data.synthesis import integer
 from timenet_lib.losses import flow_loss
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import generator

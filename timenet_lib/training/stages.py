@@ -15,12 +15,12 @@ from timenet_lib.couplings import Couplings, make_couplings
 from timenet_lib.data.folder import FolderIndex, Sample, load_images
 from timenet_lib.data.synthesis import Synthesiser
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.nets.extractors import EmbeddedExtractor, build_extractor
+from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.tpn import TPN
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import key_seed
 from timenet_lib.presets import Preset, preset_from_dict
-from timenet_lib.training.extractor import DenseTask, extractor_step
+from timenet_lib.training.extractor import make_task
 from timenet_lib.training.flow import coupled_pairs, flow_step, independent_pairs
 from timenet_lib.training.loop import Budget, History, autocast_dtype, train_loop
 from timenet_lib.training.tpn import tpn_step
@@ -79,6 +79,7 @@ class Run:
     device: str = "cpu"
     command: str = ""
     progress: bool = True
+    task: str = "dense"  # of the extractor
 
     def budget(self, stage: str, steps: int, share: float = 1.0) -> Budget:
         """Return the budget of a stage: the preset's steps unless steps or minutes were asked for."""
@@ -223,17 +224,17 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
 
 
 def train_extractor(run: Run, default_steps: int = 1500) -> None:
-    """Train the embedded extractor on the run's images, which are to be drawn ones."""
+    """Train the embedded extractor, by run.task, on the run's images, which are to be drawn ones."""
     if not run.fresh("extractor"):
         return
     if run.textures is None:
         raise InputError("training the extractor needs textures for the synthetic anomalies")
     data = run.data
-    task = seeded(lambda: DenseTask(EmbeddedExtractor(), len(data.classes)), run.seed, "extractor").to(run.device)
     synthesiser = Synthesiser(data.images, data.labels, run.textures, 0.7, run.seed, "extractor")
-    loss = extractor_step(task, synthesiser, 16)
-    history = run.train("extractor", task, loss, run.budget("extractor", default_steps), 1e-3)
-    run.finish("extractor", task.net, run.record(history, {}))
+    task = seeded(lambda: make_task(run.task, synthesiser, 16, run.preset.image_size), run.seed, "extractor")
+    task = task.to(run.device)
+    history = run.train("extractor", task, task.losses, run.budget("extractor", default_steps), 1e-3)
+    run.finish("extractor", task.net, {**run.record(history, {}), "task": run.task})
 
 
 def train_all(run: Run) -> None:

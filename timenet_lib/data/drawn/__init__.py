@@ -2,11 +2,12 @@
 
 from .canvas import VERSION
 from .catalogue import CLASSES, KINDS, OBJECTS, TEXTURES
-from .draw import draw_defective, draw_normal, draw_texture
+from .draw import FAMILY_NAMES, draw_defective, draw_normal, draw_texture
 from .writer import drawn_folder, write_drawn
 
 __all__ = [
     "CLASSES",
+    "FAMILY_NAMES",
     "KINDS",
     "OBJECTS",
     "TEXTURES",

@@ -25,10 +25,9 @@ OBJECT_PARTS = {
         reach=(0.35, 0.35),
         alter={
             "missing_core": structural.drop_core,
-            "wrong_core": structural.repeat_core,
             "swapped_cores": structural.swap_cores,
         },
-        overlay=(overlays.thread,),
+        overlay=(overlays.crack, overlays.thread, overlays.worm, overlays.burn),
         edge=tuple(around(0.82, 24)),
     ),
     "gear": Part(
@@ -39,9 +38,8 @@ OBJECT_PARTS = {
         alter={
             "missing_tooth": structural.drop_teeth,
             "bent_tooth": structural.bend_teeth,
-            "missing_hole": structural.fill_windows,
         },
-        overlay=(overlays.crack, overlays.stain),
+        overlay=(overlays.crack, overlays.thread, overlays.worm, overlays.stain),
     ),
     "resistor": Part(
         objects.resistor,
@@ -49,11 +47,10 @@ OBJECT_PARTS = {
         vivid,
         reach=(0.4, 0.1),
         alter={
-            "missing_band": structural.drop_bands,
             "swapped_bands": structural.swap_bands,
             "bent_lead": structural.bend_lead,
         },
-        overlay=(overlays.burn,),
+        overlay=(overlays.burn, overlays.crack, overlays.thread),
         edge=RESISTOR_EDGE,
     ),
     "button": Part(
@@ -61,8 +58,8 @@ OBJECT_PARTS = {
         objects.paint_button,
         vivid,
         reach=(0.42, 0.42),
-        alter={"missing_hole": structural.drop_holes, "misplaced_hole": structural.shift_hole},
-        overlay=(overlays.crack, overlays.stain),
+        alter={"misplaced_hole": structural.shift_hole},
+        overlay=(overlays.crack, overlays.thread, overlays.worm, overlays.stain),
         edge=tuple(around(0.78, 24)),
     ),
     "die": Part(
@@ -75,7 +72,7 @@ OBJECT_PARTS = {
             "extra_pip": structural.add_pips,
             "misplaced_pip": structural.shift_pip,
         },
-        overlay=(overlays.worm,),
+        overlay=(overlays.crack, overlays.thread, overlays.worm, overlays.stain),
         edge=DIE_EDGE,
     ),
 }
@@ -102,7 +99,7 @@ TEXTURE_PARTS = {
         textures.glaze,
         reach=(0.5, 0.5),
         alter={"missing_yarn": structural.drop_yarns},
-        overlay=(overlays.tear, overlays.thread, overlays.stain, overlays.transplant),
+        overlay=(overlays.tear, overlays.thread, overlays.worm, overlays.stain, overlays.transplant),
     ),
     "wood": Part(
         textures.wood,

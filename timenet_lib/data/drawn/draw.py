@@ -12,11 +12,12 @@ from timenet_lib.errors import InputError
 
 from .canvas import Canvas, Pose, generator
 from .catalogue import CLASSES, KINDS, PARTS
-from .sources import paint_source
+from .sources import FAMILIES, paint_source
 
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
+FAMILY_NAMES = tuple(family.__name__ for family in FAMILIES)
 SIZES = range(32, 513)
 VISIBLE = 12
 JUDGED_AT = 64
@@ -117,10 +118,15 @@ def draw_defective(class_name: str, kind: str, size: int, seed: int) -> tuple[Pi
     return np.round(normal + fade * (defective.astype(np.int16) - normal)).astype(np.uint8), mask
 
 
-def draw_texture(seed: int, size: int) -> Picture:
-    """Draw an arbitrary colourful texture, (size, size, 3); InputError for a size outside 32 to 512."""
+def draw_texture(seed: int, size: int, family: str | None = None) -> Picture:
+    """Draw a colourful texture of a family of FAMILY_NAMES, or of any, (size, size, 3).
+
+    InputError for a family that there is not, and for a size outside 32 to 512.
+    """
     check_size(size)
+    if family is not None:
+        check_name("family of textures", family, FAMILY_NAMES)
     rng = generator("source", int(seed))
     canvas = Canvas(int(size), rng, Pose.sample(rng, 1.0, np.pi, (1.0, 1.0)))
-    paint_source(canvas, rng)
+    paint_source(canvas, rng, family)
     return canvas.finish()

@@ -104,7 +104,7 @@ def gear(rng: Rng) -> Spec:
     metal = hsv(rng.choice([0.1, 0.6]), rng.uniform(0.05, 0.55), rng.uniform(0.6, 0.9))
     colour = metal if rng.random() < 0.5 else vivid(rng)
     pose = Pose.sample(rng, 0.06, np.pi, (0.86, 1.02))
-    return {**table(rng, colour), "pose": pose, "colour": colour, "missing": [], "bent": {}, "filled": []}
+    return {**table(rng, colour), "pose": pose, "colour": colour, "missing": [], "bent": {}}
 
 
 def paint_gear(c: Canvas, s: Spec) -> None:
@@ -121,11 +121,8 @@ def paint_gear(c: Canvas, s: Spec) -> None:
         tip = around(0.85, 1, k * TAU / TEETH + lean)[0]
         tooth = np.minimum(tooth, polyline(c.u, c.v, [start, tip]) - 0.08)
     shape = np.minimum(radius - 0.68, tooth)
-    slot = np.round(angle * WINDOWS / TAU)
-    turned = angle - slot * TAU / WINDOWS
+    turned = angle - np.round(angle * WINDOWS / TAU) * TAU / WINDOWS
     window = np.hypot(radius * np.cos(turned) - 0.42, radius * np.sin(turned)) - 0.12
-    for k in s["filled"]:
-        window = np.where(slot % WINDOWS == k, 9, window)
     opening = np.minimum(window, np.minimum(radius - 0.13, box(c.u - 0.12, c.v, (0.07, 0.05))))
     shape = np.maximum(shape, -opening)
     c.backdrop(s["table"], s["seed"])
@@ -150,7 +147,7 @@ def resistor(rng: Rng) -> Spec:
 
 
 def paint_resistor(c: Canvas, s: Spec) -> None:
-    """Paint leads, each with its end off the axis by its bend, body and bands; a band that is None is missing."""
+    """Paint leads, each with its end off the axis by its bend, body and bands."""
     ends = [
         polyline(c.u, c.v, [(0, 0), (k * 0.72, 0), (k * 0.85, b * 0.6), (k * 1.5, b)])
         for k, b in zip((-1, 1), s["bend"], strict=True)
@@ -163,9 +160,8 @@ def paint_resistor(c: Canvas, s: Spec) -> None:
     c.solid(lead, hsv(0.6, 0.04, 0.75), 0.05, 0.05, 0.5)
     colour = np.ones_like(c.rgb) * s["colour"]
     for place, band in zip(BAND_PLACES, s["bands"], strict=True):
-        if band is not None:
-            alpha = c.coverage(np.abs(c.u - place - 0.03 * c.v**2) - 0.075)[..., None]
-            colour += (BANDS[band] - colour) * alpha
+        alpha = c.coverage(np.abs(c.u - place - 0.03 * c.v**2) - 0.075)[..., None]
+        colour += (BANDS[band] - colour) * alpha
     c.solid(shape, colour, 0.26, 0.22, 0.4)
     c.body = c.coverage(shape)
 

@@ -80,10 +80,11 @@ FAMILIES: tuple[Callable[[Array, Array, int, Rng], Shares], ...] = (
 )  # fmt: skip
 
 
-def paint_source(c: Canvas, rng: Rng) -> None:
-    """Fill the canvas with one family at a random scale, in a random palette of four colours."""
+def paint_source(c: Canvas, rng: Rng, family_name: str | None = None) -> None:
+    """Fill the canvas with one family, by lot unless named, at a random scale, in a random palette of four colours."""
     scale, seed = float(np.exp(rng.uniform(np.log(1.5), np.log(9)))), int(rng.integers(2**31))
-    family = FAMILIES[int(rng.integers(len(FAMILIES)))]
+    by_lot = FAMILIES[int(rng.integers(len(FAMILIES)))]
+    family = {f.__name__: f for f in FAMILIES}[family_name] if family_name else by_lot
     share, relief = family(c.u * scale, c.v * scale, seed, rng)
     palette = np.array([hsv(rng.random(), rng.uniform(0.1, 0.95), rng.uniform(0.1, 1)) for _ in range(4)])
     place = np.clip(share, 0, 1) * 2.999

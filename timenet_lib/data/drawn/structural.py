@@ -3,7 +3,7 @@
 import numpy as np
 
 from .canvas import Pose, Rng
-from .objects import FIVE, TAU, TEETH, WINDOWS, around, vivid
+from .objects import FIVE, TAU, TEETH, around, vivid
 from .part import Spec
 from .textures import PITCH
 
@@ -28,12 +28,6 @@ def drop_core(s: Spec, rng: Rng) -> None:
     s["cores"][pick(rng, 1, 3)[0]] = None
 
 
-def repeat_core(s: Spec, rng: Rng) -> None:
-    """Put a second core of a colour in another's place."""
-    i, j = pick(rng, 2, 3)
-    s["cores"][i] = s["cores"][j]
-
-
 def swap_cores(s: Spec, rng: Rng) -> None:
     """Exchange two neighbouring cores, so that the order runs backwards."""
     i, j = pick(rng, 2, 3)
@@ -52,17 +46,6 @@ def bend_teeth(s: Spec, rng: Rng) -> None:
     s["bent"] = {first: lean, (first + 1) % TEETH: lean}
 
 
-def fill_windows(s: Spec, rng: Rng) -> None:
-    """Leave one or two windows closed."""
-    s["filled"] = pick(rng, int(rng.integers(1, 3)), WINDOWS)
-
-
-def drop_bands(s: Spec, rng: Rng) -> None:
-    """Leave out one or two colour bands."""
-    for k in pick(rng, int(rng.integers(1, 3)), 4):
-        s["bands"][k] = None
-
-
 def swap_bands(s: Spec, rng: Rng) -> None:
     """Exchange two colour bands."""
     i, j = pick(rng, 2, 4)
@@ -72,11 +55,6 @@ def swap_bands(s: Spec, rng: Rng) -> None:
 def bend_lead(s: Spec, rng: Rng) -> None:
     """Bend one of the leads away from the axis."""
     s["bend"][int(rng.integers(2))] = float(rng.choice([-1, 1]) * rng.uniform(0.45, 0.75))
-
-
-def drop_holes(s: Spec, rng: Rng) -> None:
-    """Leave one or two holes undrilled."""
-    s["holes"] = [s["holes"][k] for k in pick(rng, int(rng.integers(2, 4)), 4)]
 
 
 def shift_hole(s: Spec, rng: Rng) -> None:

@@ -1,0 +1,54 @@
+"""How long a score map takes beside DDAD's heat map, on the same features and at the same size."""
+
+import time
+
+import torch
+import torch.nn.functional as F
+from torchvision.transforms.v2.functional import gaussian_blur_image
+
+from timenet_lib.score import Ratios, Scoring, distances, score_map
+
+# the levels that the paper takes of WideResNet101 at 256 px
+SHAPES = ((256, 64), (512, 32), (1024, 16))
+BATCH, SIZE = 4, 256
+
+
+def patchify(feature):
+    """Average each feature vector with its neighbours, by DDAD's recipe: unfold 3 x 3 patches, then take their mean."""
+    b, c, h, w = feature.shape
+    patches = F.unfold(feature, 3, padding=1).reshape(b, c, 9, h * w)
+    return patches.mean(dim=2).reshape(b, c, h, w)
+
+
+def heat_map_of_ddad(features, x1, x1_hat, v=7.0):
+    """Return DDAD's heat map as published: 3 x 3 patches, cosine, pixels at the features' height, Gaussian."""
+    feature_distance = torch.zeros(len(x1), SIZE, SIZE)
+    for a, b in zip(features(x1), features(x1_hat), strict=True):
+        level = 1 - F.cosine_similarity(patchify(a), patchify(b), dim=1)
+        feature_distance += F.interpolate(level[:, None], size=(SIZE, SIZE), mode="bilinear")[:, 0]
+    pixel_distance = (x1 - x1_hat).abs().mean(dim=1)
+    total = feature_distance + v * feature_distance.max() / pixel_distance.max() * pixel_distance
+    return gaussian_blur_image(total[:, None], [33, 33], [4.0, 4.0])[:, 0]
+
+
+def median_seconds(call, rounds=5):
+    call()
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return sorted(times)[rounds // 2]
+
+
+def test_a_score_map_takes_at_most_half_the_time_of_ddads_heat_map(record_property):
+    g = torch.Generator().manual_seed(0)
+    x1, x1_hat = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=g) * 2 - 1
+    made = {id(x): [torch.rand(BATCH, c, n, n, generator=g) for c, n in SHAPES] for x in (x1, x1_hat)}
+    features = lambda x: made[id(x)]  # noqa: E731
+    ratios = Ratios((0.1, 0.1, 0.1), 0.1)
+    ours = median_seconds(lambda: score_map(distances(features, x1, x1_hat), Scoring(), ratios))
+    theirs = median_seconds(lambda: heat_map_of_ddad(features, x1, x1_hat))
+    record_property("ratio", ours / theirs)
+    print(f"score map {1000 * ours / BATCH:.1f} ms an image, DDAD's heat map {1000 * theirs / BATCH:.1f} ms")
+    assert ours <= 0.5 * theirs

@@ -1,0 +1,187 @@
+"""TimeNet as its user holds it: what predict takes and gives, the three scopes, saving, calibrating."""
+
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from timenet_lib.checkpoints import has_stage
+from timenet_lib.data.synthesis import drawn_textures
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import DataError, InputError, WeightsError
+from timenet_lib.presets import CI
+from timenet_lib.score import Scoring
+from timenet_lib.training.stages import Run, load_training_set, train_all
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, drawn_ci):
+    out = tmp_path_factory.mktemp("detector")
+    data = load_training_set(drawn_ci, CI.image_size)
+    train_all(Run(out, CI, data, drawn_textures(CI.image_size, 12), steps=3, progress=False))
+    model = TimeNet.from_pretrained(out)
+    names = [data.classes[i] for i in data.held_out_labels]
+    model.calibrate(data.held_out.float() / 127.5 - 1, names, drawn_textures(CI.image_size, 12))
+    model.save_calibration(out)
+    return out
+
+
+@pytest.fixture
+def model(folder):
+    return TimeNet.from_pretrained(folder)
+
+
+@pytest.fixture
+def photos(drawn_ci):
+    """One test image of each of four classes."""
+    first = {s.class_name: s for s in reversed(drawn_ci.test)}
+    return [first[name] for name in ("die", "gear", "wood", "cable")]
+
+
+def test_paths_pil_images_and_tensors_give_the_same_prediction(model, photos):
+    paths, names = [s.path for s in photos], [s.class_name for s in photos]
+    expected = model.predict(paths, names)
+    assert expected.image_score.shape == (4,)
+    assert expected.score_map.shape == expected.timestep_map.shape == (4, 32, 32)
+    pictures = [Image.open(path) for path in paths]
+    for given in (pictures, model.images(paths), [paths[0], pictures[1], *model.images(paths[2:])]):
+        again = model.predict(given, names)
+        assert torch.allclose(again.image_score, expected.image_score, rtol=1e-5)
+        assert torch.allclose(again.reconstruction, expected.reconstruction, atol=1e-5)
+    alone = model.predict(pictures[2], "wood")
+    assert torch.allclose(alone.image_score, expected.image_score[2:3], rtol=1e-5)
+
+
+def test_a_score_is_the_same_alone_in_any_batch_and_in_any_order(model, photos):
+    """40 images are more than one internal batch, so the cut between two runs through them."""
+    many = [*photos] * 10
+    forward = model.predict([s.path for s in many], [s.class_name for s in many])
+    backward = model.predict([s.path for s in many[::-1]], [s.class_name for s in many[::-1]])
+    assert torch.allclose(forward.image_score, backward.image_score.flip(0), rtol=1e-5)
+    assert torch.allclose(forward.score_map, backward.score_map.flip(0), rtol=1e-5, atol=1e-6)
+    for i, s in enumerate(photos):
+        alone = model.predict(s.path, s.class_name)
+        assert torch.allclose(alone.image_score, forward.image_score[i : i + 1], rtol=1e-5)
+
+
+def test_thresholds_say_which_images_and_pixels_are_defective(model, photos):
+    p = model.predict([s.path for s in photos], [s.class_name for s in photos])
+    assert torch.equal(p.defective, p.image_score >= p.threshold)
+    assert torch.equal(p.mask, p.score_map >= p.pixel_threshold)
+
+
+def test_other_scopes_have_no_threshold_and_depend_on_what_they_say(model, photos):
+    paths, names = [s.path for s in photos], [s.class_name for s in photos]
+    by_set, by_image = (model.predict(paths, names, scope=scope) for scope in ("set", "image"))
+    for p in (by_set, by_image):
+        assert (p.threshold, p.pixel_threshold, p.defective, p.mask) == (None, None, None, None)
+    alone = model.predict(paths[1], names[1], scope="image")
+    assert torch.allclose(alone.score_map, by_image.score_map[1:2], rtol=1e-4, atol=1e-5)
+    alone = model.predict(paths[1], names[1], scope="set")
+    assert not torch.allclose(alone.score_map, by_set.score_map[1:2], rtol=1e-3)
+    with pytest.raises(InputError, match="no scope 'batch'"):
+        model.predict(paths, names, scope="batch")
+
+
+def test_without_classes_the_one_that_rebuilds_best_is_taken(model, photos):
+    paths = [s.path for s in photos]
+    p = model.predict(paths)
+    x1 = model.images(paths)
+    errors = torch.stack(
+        [
+            (x1 - model.reconstruct(x1, torch.full((4,), k), "flow_0", 0.6).x1_hat).square().mean(dim=(1, 2, 3))
+            for k in range(len(model.classes))
+        ]
+    )
+    assert p.classes == tuple(model.classes[i] for i in errors.argmin(dim=0))
+    assert torch.allclose(p.image_score, model.predict(paths, p.classes).image_score, rtol=1e-5)
+
+
+def test_what_is_saved_comes_back_bit_for_bit(model, photos, tmp_path):
+    saved = model.save_pretrained(tmp_path / "mine")
+    again = TimeNet.from_pretrained(saved)
+    assert again.hashes == model.hashes
+    assert again.calibration == model.calibration
+    paths, names = [s.path for s in photos], [s.class_name for s in photos]
+    assert torch.equal(again.predict(paths, names).score_map, model.predict(paths, names).score_map)
+    with pytest.raises(InputError, match="not empty"):
+        model.save_pretrained(saved)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_saved_model_brings_its_extractor_along(folder, tmp_path):
+    model = TimeNet.from_pretrained(folder, extractor_weights="shipped")
+    assert model.calibration == {}  # it was made with the random extractor of preset ci
+    model.calibrate(torch.zeros(3, 3, 32, 32), "die", drawn_textures(32, 3))
+    saved = model.save_pretrained(tmp_path / "mine")
+    assert has_stage(saved, "extractor")
+    again = TimeNet.from_pretrained(saved)
+    assert again.calibration == model.calibration
+    assert again.extractor["sha256"] == model.extractor["sha256"]
+
+
+def test_a_failed_save_leaves_nothing(model, tmp_path, monkeypatch):
+    def fail(folder):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(model, "save_calibration", fail)
+    with pytest.raises(OSError, match="disk full"):
+        model.save_pretrained(tmp_path / "mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_scoring_is_calibrated_for_and_saved_with_the_model(model, photos, drawn_ci, tmp_path):
+    model.scoring = Scoring(w=(1.0, 2.0, 3.0), lam=2.0, pixel="absolute", padded=True)
+    with pytest.raises(WeightsError, match="another scoring"):
+        model.predict(photos[0].path, "die")
+    normal = [s for s in drawn_ci.train if s.class_name == "die"]
+    model.calibrate([s.path for s in normal], "die", drawn_textures(32, 5))
+    again = TimeNet.from_pretrained(model.save_pretrained(tmp_path / "mine"))
+    assert again.scoring == model.scoring
+    assert torch.equal(
+        again.predict(photos[0].path, "die").image_score, model.predict(photos[0].path, "die").image_score
+    )
+
+
+def test_calibration_takes_no_test_image_and_depends_on_the_seed_alone(model, drawn_ci):
+    normal = [s.path for s in drawn_ci.train if s.class_name == "gear"]
+    first, again, other = (
+        (model.calibrate(normal, "gear", drawn_textures(32, 5), seed), model.calibration)[1].copy()
+        for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert first["timenet"].threshold != other["timenet"].threshold
+
+
+def test_a_damaged_or_foreign_calibration_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "calibration.json").write_text("{}")
+    with pytest.raises(WeightsError, match="is no calibration"):
+        TimeNet.from_pretrained(copy)
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "error", "message"),
+    [
+        ([], "die", InputError, "empty list"),
+        (torch.zeros(2, 3, 32, 32), ["die"], InputError, "1 class names for 2 images"),
+        (torch.zeros(2, 3, 32, 32), "dye", InputError, "no class 'dye'"),
+        (torch.zeros(3, 64, 64), "die", InputError, r"\(3, 32, 32\) is needed"),
+        ("none.png", "die", DataError, "does not exist"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused(model, images, classes, error, message):
+    with pytest.raises(error, match=message):
+        model.predict(images, classes)
+
+
+def test_methods_and_calibrations_that_are_not_there_are_refused(model, photos):
+    with pytest.raises(InputError, match="no method 'flow_2': these weights allow flow_0, flow_1, timenet"):
+        model.predict(photos[0].path, "die", method="flow_2")
+    model.calibration = {}
+    with pytest.raises(WeightsError, match="call calibrate"):
+        model.predict(photos[0].path, "die")
+    assert model.predict(photos[0].path, "die", scope="set").image_score.shape == (1,)
+    model.preset = replace(model.preset, image_size=32)

@@ -1,0 +1,283 @@
+"""What notebook 04 shows: formula (5) taken apart, the scopes of its maxima, pooling, curves, thresholds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from timenet_lib.course.explore import stack
+from timenet_lib.course.models import Example
+from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, new_figure, outline, to_display
+from timenet_lib.course.viewer import Panel, Viewer
+from timenet_lib.data.folder import FolderIndex, load_images, load_masks
+from timenet_lib.detector import TimeNet
+from timenet_lib.metrics import auroc, pro
+from timenet_lib.score import (
+    POOL_SIGMA,
+    Distances,
+    Ratios,
+    Scoring,
+    combine,
+    feature_map,
+    image_score,
+    level_maps,
+    score_map,
+    score_maps,
+    smooth,
+)
+
+TRUTH, FOUND = COLOURS["mask"], "#56B4E9"
+BRIGHT = 0.4
+
+
+def shown(array: Tensor, top: float | None = None, cmap: str = "inferno") -> Heat:
+    """Return a map as a cell of a figure, dark at 0, bright at top or at its own maximum."""
+    return Heat(array.numpy(), 0.0, max(float(array.max()) if top is None else top, 1e-9), cmap)
+
+
+def upsampled(d: Float[Tensor, "b _ _"], size: int) -> Float[Tensor, "b h w"]:
+    """Return a level's map at the size of the image, as the score does it."""
+    return F.interpolate(d[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+
+
+def pieces_figure(
+    examples: Sequence[Example], x1_hat: Float[Tensor, "b 3 h w"], d: Distances, scoring: Scoring, ratios: Ratios
+) -> Figure:
+    """Draw, a row an image: image, reconstruction, S_p, S_f, S before and after smoothing.
+
+    The maps of a column share one range, up to BRIGHT of the column's maximum, so the loudest hides less.
+    """
+    x1, _ = stack(examples)
+    s_f = feature_map(d, scoring, ratios)
+    rough, final = score_map(d, replace(scoring, sigma=0.0), ratios), score_map(d, scoring, ratios)
+    tops = [BRIGHT * float(m.max()) for m in (d.pixel, s_f, rough, final)]
+    rows: dict[str, list[np.ndarray | Heat]] = {}
+    for i, example in enumerate(examples):
+        maps = [shown(m[i], top) for m, top in zip((d.pixel, s_f, rough, final), tops, strict=True)]
+        photo = outline(to_display(x1[i]), example.mask.numpy(), scale=3)
+        rows[example.name.replace(", ", "\n")] = [photo, to_display(x1_hat[i]), *maps]
+    titles = ["image", "reconstruction", "$S_p$, pixels", "$S_f$, features", "$S$", "$S$, smoothed"]
+    return image_grid(rows, titles, size=1.2)
+
+
+def levels_figure(d: Distances, scoring: Scoring, ratios: Ratios, levels: Sequence[int], i: int = 0) -> Figure:
+    """Draw d1, d2 and F of each level of image i, each map to its own maximum, which its title gives."""
+    size = d.pixel.shape[-1]
+    combined = level_maps(d, scoring, ratios)
+    figure, axes = new_figure(3, len(levels), (1.7, 1.75))
+    for column, level in enumerate(levels):
+        maps = {"d1": upsampled(d.d1[column], size), "d2": upsampled(d.d2[column], size), "F": combined[column]}
+        for ax, (name, m) in zip(axes[:, column], maps.items(), strict=True):
+            ax.imshow(m[i].numpy(), vmin=0)
+            ax.set(xticks=[], yticks=[], title=f"max {float(m[i].max()):.3g}")
+            if column == 0:
+                ax.set_ylabel(name, rotation=0, ha="right", va="center", labelpad=8)
+        axes[2, column].set_xlabel(f"$f_{level}$, stride {2**level} px")
+    return figure
+
+
+def weight_explorer(
+    examples: Sequence[Example], d: Distances, ratios: Ratios, levels: Sequence[int], ws: Sequence[float]
+) -> Viewer:
+    """Return a viewer that slides w of one level: image, d1, d2 and F(d1, d2, w) to its own maximum."""
+    x1, _ = stack(examples)
+    size = d.pixel.shape[-1]
+    items = {}
+    for i, example in enumerate(examples):
+        for k, level in enumerate(levels):
+            d1, d2 = (upsampled(x[k][i : i + 1], size)[0] for x in (d.d1, d.d2))
+            maps = [combine(d1, d2, w, ratios.levels[k]) for w in ws]
+            share = [float((w * ratios.levels[k] * d1).sum() / m.sum()) for w, m in zip(ws, maps, strict=True)]
+            items[f"{example.name}, level f{level}"] = [
+                Panel("image", outline(to_display(x1[i]), example.mask.numpy(), scale=3)),
+                Panel("d1", own_heat(d1), caption=f"max {float(d1.max()):.2f}"),
+                Panel("d2", own_heat(d2), caption=f"max {float(d2.max()):.2f}"),
+                Panel(
+                    "F(d1, d2, w)",
+                    [own_heat(m) for m in maps],
+                    readouts=[f"{100 * s:.0f} % of it is d1" for s in share],
+                ),
+            ]
+    alt = (
+        "For one image and one feature level: the Euclidean map d1, the cosine map d2, and their combination F for a "
+        "weight w chosen by a slider. At w = 0 F is d2; the larger w, the more it looks like d1."
+    )
+    return Viewer(items, list(ws), "w", value=7.0, alt=alt, format=".1f", choice_label="level")
+
+
+def lambda_explorer(
+    examples: Sequence[Example], d: Distances, scoring: Scoring, ratios: Ratios, lams: Sequence[float]
+) -> Viewer:
+    """Return a viewer that slides lambda: image, S_p, S_f, and the smoothed S to its own maximum, with its score."""
+    x1, _ = stack(examples)
+    s_f = feature_map(d, scoring, ratios)
+    over_lam = [score_map(d, replace(scoring, lam=lam), ratios) for lam in lams]
+    items = {}
+    for i, example in enumerate(examples):
+        scores = [float(image_score(m[i : i + 1])[0]) for m in over_lam]
+        items[example.name] = [
+            Panel("image", outline(to_display(x1[i]), example.mask.numpy(), scale=3)),
+            Panel("S_p, pixels", own_heat(d.pixel[i])),
+            Panel("S_f, features", own_heat(s_f[i])),
+            Panel("S, smoothed", [own_heat(m[i]) for m in over_lam], readouts=[f"image score {s:.2f}" for s in scores]),
+        ]
+    alt = (
+        "For one image: the pixel map, the feature map, and the score map for a lambda chosen by a slider. At 0 the "
+        "score map is the feature map alone; the larger lambda, the more it looks like the pixel map."
+    )
+    return Viewer(items, list(lams), "lambda", value=7.0, alt=alt, format=".1f")
+
+
+def own_heat(m: Float[Tensor, "h w"]) -> np.ndarray:
+    """Return a map coloured from 0 to its own maximum."""
+    return heat(m.numpy(), 0.0, max(float(m.max()), 1e-9))
+
+
+def pooling_figure(size: int = 256) -> Figure:
+    """Draw how much a pixel counts by its distance from the border, for the two variants of the image score."""
+    places = np.arange(0, size // 2, 2)
+    spots = torch.zeros(len(places), size, size)
+    spots[torch.arange(len(places)), size // 2, torch.from_numpy(places)] = 1
+    figure, axes = new_figure(1, 1, (5.2, 2.8))
+    for padded, colour in ((False, COLOURS["mask"]), (True, COLOURS["flow_0"])):
+        weights = image_score(spots, padded)
+        label = "padded" if padded else "eight poolings, as published"
+        axes[0, 0].plot(places, (weights / weights[-1]).numpy(), color=colour, label=label)
+    axes[0, 0].axvline(10, color="#B0B0B0", lw=1, zorder=0)
+    axes[0, 0].set(xlabel="distance from the border, px of 256", ylabel="weight in the image score")
+    axes[0, 0].legend()
+    return figure
+
+
+def smoothing_figure(raw: Float[Tensor, "b h w"], scoring: Scoring, names: Sequence[str]) -> Figure:
+    """Draw score maps before smoothing, after it, and as the image score pools them, with each map's maximum marked."""
+    size = raw.shape[-1]
+    stages = {"$S$": raw, "smoothed": smooth(raw, scoring.sigma * size / 256)}
+    stages["pooled"] = smooth(stages["smoothed"], POOL_SIGMA * size / 256)
+    figure, axes = new_figure(len(stages), len(names), (1.7, 1.75))
+    for line, (stage, maps) in zip(axes, stages.items(), strict=True):
+        for ax, m, name in zip(line, maps, names, strict=True):
+            y, x = np.unravel_index(int(m.argmax()), tuple(m.shape))
+            ax.imshow(m.numpy(), vmin=0, vmax=BRIGHT * float(maps.max()))
+            ax.plot(x, y, "+", color="#56B4E9", ms=9, mew=2, clip_on=False)
+            ax.set(xticks=[], yticks=[])
+            ax.set_title(name.replace(", ", "\n") if stage == "$S$" else "")
+        line[0].set_ylabel(stage, rotation=0, ha="right", va="center", labelpad=8)
+    return figure
+
+
+def curves_figure(roc: Mapping[str, tuple], pro: Mapping[str, tuple], limit: float = 0.3) -> Figure:
+    """Draw a ROC and a PRO curve for each method, given as (x, y); the PRO's counted part is shaded."""
+    figure, axes = new_figure(1, 2, (3.6, 3.2))
+    for ax, curves, ylabel in ((axes[0, 0], roc, "true positive rate"), (axes[0, 1], pro, "mean overlap of regions")):
+        for method, (x, y) in curves.items():
+            ax.plot(x, y, color=COLOURS.get(method), label=LABELS.get(method, method))
+        ax.plot([0, 1], [0, 1], color="#B0B0B0", lw=1, zorder=0)
+        ax.set(xlabel="false positive rate", ylabel=ylabel, xlim=(0, 1), ylim=(0, 1.01))
+    axes[0, 0].set_title("images: ROC")
+    axes[0, 1].set_title(f"pixels: PRO, up to {limit}")
+    axes[0, 1].axvspan(limit, 1, color="#F0F0F0", zorder=-1)
+    axes[0, 1].legend(loc="lower right")
+    return figure
+
+
+def rates_figure(found: Mapping[str, Sequence[float]], transforms: Sequence[str]) -> Figure:
+    """Draw PRO, a bar a way to compute it, for several monotone transforms of the same scores."""
+    figure, axes = new_figure(1, 1, (6.6, 2.6))
+    places, width = np.arange(len(transforms)), 0.8 / len(found)
+    for k, (name, values) in enumerate(found.items()):
+        bars = axes[0, 0].bar(places + (k - (len(found) - 1) / 2) * width, values, width, label=name)
+        axes[0, 0].bar_label(bars, fmt="%.3f", fontsize=8.5, padding=2)
+    axes[0, 0].set(xticks=places, xticklabels=transforms, ylabel="PRO", ylim=(0, 1.05))
+    axes[0, 0].legend(loc="upper right", ncols=2)
+    return figure
+
+
+def contours_figure(
+    examples: Sequence[Example], maps: Float[Tensor, "b h w"], thresholds: Mapping[str, float], scale: int = 4
+) -> Figure:
+    """Draw figure 6: each image with the true mask outlined, then with what each threshold marks.
+
+    Paper: figure 6.
+    """
+    x1, _ = stack(examples)
+    pictures = to_display(x1)
+    rows = {"true mask": [outline(p, e.mask.numpy(), TRUTH, scale) for p, e in zip(pictures, examples, strict=True)]}
+    for name, threshold in thresholds.items():
+        rows[name] = [outline(p, (m >= threshold).numpy(), FOUND, scale) for p, m in zip(pictures, maps, strict=True)]
+    return image_grid(rows, [e.name.replace(", ", "\n") for e in examples], size=1.2)
+
+
+class LoadedTest(NamedTuple):
+    """The test images of a folder in memory, with what the metrics ask of them."""
+
+    images: UInt8[Tensor, "n 3 h w"]
+    c: Int[Tensor, " n"]
+    names: np.ndarray
+    defective: Bool[np.ndarray, " n"]
+    masks: Bool[np.ndarray, "n h w"]
+
+
+def load_test(index: FolderIndex, model: TimeNet) -> LoadedTest:
+    """Load the test images of a folder; one without masks is a DataError: half of the notebook is about pixels."""
+    size = model.preset.image_size
+    return LoadedTest(
+        load_images(index.test, size),
+        model.labels([s.class_name for s in index.test]),
+        np.array([s.class_name for s in index.test]),
+        np.array([s.defective for s in index.test]),
+        load_masks(index.test, size).numpy(),
+    )
+
+
+def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], padded: bool = False) -> tuple[float, float, float]:
+    """Return I-AUROC, P-AUROC and PRO, each as the mean over classes."""
+    scores, pixels = image_score(maps, padded).double().numpy(), maps.double().numpy()
+    rows = []
+    for name in np.unique(test.names):
+        own = test.names == name
+        masks = test.masks[own]
+        rows.append((auroc(scores[own], test.defective[own]), auroc(pixels[own], masks), pro(pixels[own], masks)))
+    i_auroc, p_auroc, region = np.mean(rows, axis=0)
+    return float(i_auroc), float(p_auroc), float(region)
+
+
+def choices_table(
+    test: LoadedTest, model: TimeNet, method: str, seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
+    """Return the three metrics for each choice that the paper leaves open in the score, one changed at a time."""
+    c, images = test.c, test.images
+    parts = list(model.parts(images, c, method, seed=seed))
+    s, known = model.scoring, model.calibrated(method).ratios
+    rows = {
+        "as it is: scope set": metrics_row(test, score_maps(parts, s)),
+        "scope image": metrics_row(test, score_maps(parts, s, "image")),
+        "scope calibrated": metrics_row(test, score_maps(parts, s, "calibrated", known)),
+        "image score padded": metrics_row(test, score_maps(parts, s), padded=True),
+        "no smoothing": metrics_row(test, score_maps(parts, replace(s, sigma=0.0))),
+        "w = 0: d2 alone": metrics_row(test, score_maps(parts, replace(s, w=0.0))),
+        "lambda = 0: features alone": metrics_row(test, score_maps(parts, replace(s, lam=0.0))),
+        "lambda = 1e6: pixels alone": metrics_row(test, score_maps(parts, replace(s, lam=1e6))),
+    }
+    before, model.scoring = model.scoring, replace(s, pixel="absolute")
+    try:
+        rows["S_p absolute, as in DDAD"] = metrics_row(
+            test, score_maps(list(model.parts(images, c, method, seed=seed)), model.scoring)
+        )
+    finally:
+        model.scoring = before
+    return rows
+
+
+def format_choices(rows: Mapping[str, tuple[float, float, float]]) -> str:
+    """Return the rows as a table of percentages."""
+    width = max(map(len, rows))
+    lines = [f"{'':<{width}}  I-AUROC P-AUROC     PRO"]
+    lines += [f"{name:<{width}}  " + " ".join(f"{100 * v:7.1f}" for v in values) for name, values in rows.items()]
+    return "\n".join(lines)
