@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TEST   := $(BIN)/python -m pytest
 
-.PHONY: help run test test-slow lab lint figures notebooks weights clean
+.PHONY: help run test test-slow test-peers lab lint figures notebooks weights clean
 
 help:              ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,10 @@ test: $(STAMP)     ## the tests, every notebook at preset ci among them
 
 test-slow: $(STAMP) ## the tests that take minutes
 	$(TEST) -m slow
+
+test-peers: $(STAMP) ## what is held against other libraries, such as anomalib, which this installs (2 GB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers]'
+	$(TEST) -rs tests/benchmarks tests/nets/test_extractors.py
 
 lab: $(STAMP)      ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -1,12 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import DataError
-from timenet_lib.evaluate import evaluate, format_table, metrics_of
+from timenet_lib.evaluate import evaluate, format_table, metrics_of, metrics_of_images
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
@@ -89,3 +90,11 @@ def test_a_class_of_good_images_only_has_no_metrics_and_a_reason(drawn_ci):
     assert die["i_auroc"] is None
     assert "all good" in die["reasons"]["i_auroc"]
     assert "without die" in results["mean"]["reasons"]["i_auroc"]
+
+
+def test_masks_of_one_kind_give_a_reason_and_no_number():
+    scores, maps, defective = np.arange(4.0), np.random.default_rng(0).random((4, 8, 8)), np.arange(4) > 1
+    for masks, reason in ((np.zeros(maps.shape, bool), "no defective pixel"), (np.ones(maps.shape, bool), "no normal")):
+        row = metrics_of_images(scores, maps, defective, masks)
+        assert (row["i_auroc"], row["p_auroc"], row["pro"]) == (1.0, None, None)
+        assert reason in row["reasons"]["pro"]

@@ -38,7 +38,7 @@ def test_environment_yml_is_a_shim_over_pyproject():
 
 
 def test_every_dependency_has_a_floor_and_a_tested_version():
-    requirements = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    requirements = PROJECT["dependencies"] + [r for each in PROJECT["optional-dependencies"].values() for r in each]
     tested = {name_of(line) for line in constraints()}
     for requirement in requirements:
         assert re.fullmatch(r"[\w.-]+>=[\d.]+", requirement), requirement

@@ -88,7 +88,7 @@ def test_the_python_example_runs(workplace):
     assert (workplace / "drawn").is_dir(), "the commands run first"
     result = run([sys.executable, "-c", example], workplace)
     assert result.returncode == 0, result.stderr
-    assert "torch.Size([1, 64, 64])" in result.stdout
+    assert "torch.Size([2, 64, 64])" in result.stdout
 
 
 def test_the_results_are_those_that_were_recorded():

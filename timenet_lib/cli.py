@@ -25,7 +25,7 @@ EXTRACTOR = click.option(
     "--extractor-weights",
     default="",
     metavar="WHICH",
-    help="Of the extractor: shipped, random, timm (its cache on this machine) or a file. [default: the preset's]",
+    help="Of the extractor: shipped, random, timm (this machine's cache), a file or a folder. [default: the preset's]",
 )
 DATA = click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="A folder laid out as MVTec-AD is.")
 

@@ -113,6 +113,8 @@ def metrics_of_images(
         reasons["p_auroc"] = reasons["pro"] = "no masks"
     elif not masks.any():
         reasons["p_auroc"] = reasons["pro"] = "no defective pixel"
+    elif masks.all():
+        reasons["p_auroc"] = reasons["pro"] = "no normal pixel"
     else:
         values["p_auroc"] = auroc(score_maps, masks)
         values["pro"] = pro(score_maps, masks)
