@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from timenet_lib import detector
 from timenet_lib.checkpoints import has_stage
 from timenet_lib.data.synthesis import drawn_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import DataError, InputError, WeightsError
 from timenet_lib.presets import CI
-from timenet_lib.score import Scoring
+from timenet_lib.score import Scoring, image_score
 from timenet_lib.training.stages import Run, load_training_set, train_all
 
 
@@ -55,13 +56,13 @@ def test_paths_pil_images_and_tensors_give_the_same_prediction(model, photos):
 
 
 def test_a_score_is_the_same_alone_in_any_batch_and_in_any_order(model, photos):
-    """40 images are more than one internal batch, so the cut between two runs through them."""
-    many = [*photos] * 10
+    """36 images are more than one internal batch, and no two batches hold the same."""
+    many = [*photos[:3]] * 12
     forward = model.predict([s.path for s in many], [s.class_name for s in many])
     backward = model.predict([s.path for s in many[::-1]], [s.class_name for s in many[::-1]])
     assert torch.allclose(forward.image_score, backward.image_score.flip(0), rtol=1e-5)
     assert torch.allclose(forward.score_map, backward.score_map.flip(0), rtol=1e-5, atol=1e-6)
-    for i, s in enumerate(photos):
+    for i, s in enumerate(many):
         alone = model.predict(s.path, s.class_name)
         assert torch.allclose(alone.image_score, forward.image_score[i : i + 1], rtol=1e-5)
 
@@ -138,6 +139,9 @@ def test_the_scoring_is_calibrated_for_and_saved_with_the_model(model, photos, d
         model.predict(photos[0].path, "die")
     normal = [s for s in drawn_ci.train if s.class_name == "die"]
     model.calibrate([s.path for s in normal], "die", drawn_textures(32, 5))
+    p = model.predict([s.path for s in normal], "die")
+    assert torch.equal(p.image_score, image_score(p.score_map, padded=True))
+    assert not torch.equal(p.image_score, image_score(p.score_map))
     again = TimeNet.from_pretrained(model.save_pretrained(tmp_path / "mine"))
     assert again.scoring == model.scoring
     assert torch.equal(
@@ -153,6 +157,13 @@ def test_calibration_takes_no_test_image_and_depends_on_the_seed_alone(model, dr
     )
     assert first == again
     assert first["timenet"].threshold != other["timenet"].threshold
+
+
+def test_the_synthetic_defects_of_a_calibration_come_from_its_seed(model, monkeypatch):
+    seeds, make = [], detector.Synthesiser
+    monkeypatch.setattr(detector, "Synthesiser", lambda *args, **kw: (seeds.append(kw["seed"]), make(*args, **kw))[1])
+    model.calibrate(torch.zeros(2, 3, 32, 32), "die", drawn_textures(32, 3), seed=5)
+    assert seeds == [5]
 
 
 def test_a_damaged_or_foreign_calibration_is_refused(folder, tmp_path):

@@ -155,12 +155,13 @@ def test_image_score_at_256_is_eight_poolings_and_elsewhere_a_blur_of_that_width
 def test_the_border_is_blind_and_the_padded_variant_sees_it(size):
     """At 256 px a pixel 10 px from the border counts 2 % of a central one; with the map mirrored, nearly all of it."""
     near, middle = 10 * size // 256, size // 2
-    spots = torch.zeros(2, size, size)
-    spots[0, middle, near], spots[1, middle, middle] = 1, 1
-    blind, central = image_score(spots)
-    assert 0.005 < float(blind / central) < 0.04
-    seen, central = image_score(spots, padded=True)
-    assert float(seen / central) > 0.9
+    spots = torch.zeros(5, size, size)
+    spots[0, middle, middle] = 1
+    for i, (y, x) in enumerate([(middle, near), (near, middle), (middle, -1 - near), (-1 - near, middle)], start=1):
+        spots[i, y, x] = 1
+    blind, seen = image_score(spots), image_score(spots, padded=True)
+    assert all(0.005 < float(b / blind[0]) < 0.04 for b in blind[1:])
+    assert all(float(s / seen[0]) > 0.9 for s in seen[1:])
 
 
 def test_no_images_are_refused(images):

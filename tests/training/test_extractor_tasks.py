@@ -28,7 +28,7 @@ def test_a_task_is_learnt_and_its_loss_depends_on_the_step_alone(name, synthesis
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.net.parameters())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
 
 
 def test_the_contrast_is_zero_apart_from_its_bias_for_an_unchanged_copy(synthesiser, monkeypatch):

@@ -19,6 +19,7 @@ from timenet_lib.data.folder import FolderIndex, load_images, load_masks
 from timenet_lib.detector import TimeNet
 from timenet_lib.metrics import auroc, pro
 from timenet_lib.score import (
+    POOL_REACH,
     POOL_SIGMA,
     Distances,
     Ratios,
@@ -156,16 +157,21 @@ def pooling_figure(size: int = 256) -> Figure:
 
 
 def smoothing_figure(raw: Float[Tensor, "b h w"], scoring: Scoring, names: Sequence[str]) -> Figure:
-    """Draw score maps before smoothing, after it, and as the image score pools them, with each map's maximum marked."""
+    """Draw score maps before smoothing, after it, and as the image score pools them, with each map's maximum marked.
+
+    The last mark is the image score: it looks for the maximum away from the border.
+    """
     size = raw.shape[-1]
     stages = {"$S$": raw, "smoothed": smooth(raw, scoring.sigma * size / 256)}
     stages["pooled"] = smooth(stages["smoothed"], POOL_SIGMA * size / 256)
     figure, axes = new_figure(len(stages), len(names), (1.7, 1.75))
     for line, (stage, maps) in zip(axes, stages.items(), strict=True):
+        edge = round(POOL_REACH * size / 256) if stage == "pooled" else 0  # the image score does not look there
         for ax, m, name in zip(line, maps, names, strict=True):
-            y, x = np.unravel_index(int(m.argmax()), tuple(m.shape))
+            inside = m[edge : size - edge, edge : size - edge]
+            y, x = np.unravel_index(int(inside.argmax()), tuple(inside.shape))
             ax.imshow(m.numpy(), vmin=0, vmax=BRIGHT * float(maps.max()))
-            ax.plot(x, y, "+", color="#56B4E9", ms=9, mew=2, clip_on=False)
+            ax.plot(x + edge, y + edge, "+", color="#56B4E9", ms=9, mew=2, clip_on=False)
             ax.set(xticks=[], yticks=[])
             ax.set_title(name.replace(", ", "\n") if stage == "$S$" else "")
         line[0].set_ylabel(stage, rotation=0, ha="right", va="center", labelpad=8)
@@ -261,7 +267,7 @@ def choices_table(
         "scope calibrated": metrics_row(test, score_maps(parts, s, "calibrated", known)),
         "image score padded": metrics_row(test, score_maps(parts, s), padded=True),
         "no smoothing": metrics_row(test, score_maps(parts, replace(s, sigma=0.0))),
-        "w = 0: d2 alone": metrics_row(test, score_maps(parts, replace(s, w=0.0))),
+        "w = 0: no d1": metrics_row(test, score_maps(parts, replace(s, w=0.0))),
         "lambda = 0: features alone": metrics_row(test, score_maps(parts, replace(s, lam=0.0))),
         "lambda = 1e6: pixels alone": metrics_row(test, score_maps(parts, replace(s, lam=1e6))),
     }
