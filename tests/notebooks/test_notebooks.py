@@ -19,7 +19,7 @@ BANDS = {  # what a model of a few steps can reach; wide, since they only show t
         **{f"{k}_{where}": (0.0, 1.0) for k in ("f1", "false_alarms") for where in ("test_labels", "calibrated")},
         "scope_image_i_auroc": (0.0, 1.0),
         "scope_set_i_auroc": (0.0, 1.0),
-        "pro_200_spread": (0.01, 1.0),  # the widespread PRO does change under exp
+        "pro_200_spread": (1e-4, 1.0),  # the widespread PRO does change under exp, little where the maps are flat
     },
 }
 FIGURES = {
