@@ -26,7 +26,7 @@ test: $(STAMP)     ## the tests, every notebook at preset ci among them
 test-slow: $(STAMP) ## the tests that take minutes
 	$(TEST) -m slow
 
-test-peers: $(STAMP) ## what is held against other libraries, such as anomalib, which this installs (2 GB)
+test-peers: $(STAMP) ## what is held against other libraries, such as anomalib, which this installs (0.5 GB)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers]'
 	$(TEST) -rs tests/benchmarks tests/nets/test_extractors.py
 
