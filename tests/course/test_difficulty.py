@@ -8,11 +8,11 @@ from timenet_lib.data.folder import FolderIndex
 def test_the_statistics_are_what_they_are_called():
     x = torch.zeros(2, 3, 8, 8)
     x[1, :, :, ::2] = 1  # stripes
-    s = trivial_statistics(x, torch.zeros_like(x))
+    s = trivial_statistics(x, torch.full_like(x, 0.5) * torch.tensor([0.0, 1.0])[:, None, None, None])
     assert np.allclose(s["brightness"], [0, 0.5])
     assert np.allclose(s["contrast"], [0, x[1].mean(0).flatten().std()])
     assert np.allclose(s["gradient energy"], [0, 1])
-    assert np.allclose(s["distance to the class mean"], [0, 0.5])
+    assert np.allclose(s["distance to the class mean"], [0, 0.25])
 
 
 def test_bound_a_finds_what_a_statistic_gives_away(drawn_ci):
