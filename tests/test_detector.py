@@ -89,6 +89,7 @@ def test_other_scopes_have_no_threshold_and_depend_on_what_they_say(model, photo
 def test_without_classes_the_one_that_rebuilds_best_is_taken(model, photos):
     paths = [s.path for s in photos]
     p = model.predict(paths)
+    assert model.predict(paths[:3] * 12).classes == p.classes[:3] * 12  # 36 images: more than one batch
     x1 = model.images(paths)
     errors = torch.stack(
         [

@@ -111,6 +111,7 @@ def test_the_order_of_modules_has_no_import_against_it():
         "training.loop",
         "training.flow",
         "score",
+        "calibration",
         "training.tpn",
         "training.extractor",
         "reconstruct",

@@ -1,11 +1,10 @@
 """TimeNet, the object that a user holds: weights, extractor and calibration together, from an image to a score."""
 
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from timenet_lib import checkpoints
+from timenet_lib.calibration import Calibration, read_calibration, write_calibration
 from timenet_lib.data.images import Picture, as_float, as_uint8, image_batch
 from timenet_lib.data.problems import nearest
 from timenet_lib.data.synthesis import Synthesiser, drawn_textures
@@ -22,19 +22,10 @@ from timenet_lib.metrics import max_f1_threshold
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.presets import Preset, preset_from_dict
 from timenet_lib.reconstruct import Models, Reconstruction, reconstruct
-from timenet_lib.score import Distances, Ratios, Scoring, distances, image_score, score_maps, set_ratios
+from timenet_lib.score import Distances, Scoring, distances, image_score, score_maps, set_ratios
 
 BATCH = 32  # images that are rebuilt together; a matter of speed and memory alone
 PICK_T = 0.6  # where pick_classes compares the classes
-
-
-class Calibration(NamedTuple):
-    """What a single image cannot give: the ratios of formula (5), and from which scores on something is defective."""
-
-    ratios: Ratios
-    threshold: float  # of image scores
-    pixel_threshold: float  # of score maps
-    scoring: Scoring
 
 
 class Prediction(NamedTuple):
@@ -90,14 +81,15 @@ class TimeNet:
             flow_1, records["flow_1"] = load_flow(folder, "flow_1", device)
         if flow_1 is not None and checkpoints.has_stage(folder, "tpn"):
             tpn, records["tpn"] = load_tpn(folder, device)
-        weights = extractor_weights or preset.extractor_weights
-        shipped = folder.resolve() == checkpoints.shipped_weights("demo").resolve()
-        beside = checkpoints.has_stage(folder, "extractor") and not shipped
-        file = str(folder / "extractor.safetensors") if weights == "shipped" and beside else weights
-        features = build_extractor(preset.extractor, file, preset.levels)
-        preset = replace(preset, extractor_weights=weights)
+        if extractor_weights:
+            preset = replace(preset, extractor_weights=extractor_weights)
+        own = folder / preset.extractor_weights  # what save_pretrained put beside the stages
+        weights = str(own) if own.is_file() and not extractor_weights else preset.extractor_weights
+        features = build_extractor(preset.extractor, weights, preset.levels)
         model = cls(preset, record["classes"], Models(flow_0, flow_1, tpn), features.to(device), records, device)
-        model.read_calibration(folder)
+        model.calibration = read_calibration(folder, model.hashes, model.extractor)
+        for known in model.calibration.values():
+            model.scoring = known.scoring
         return model
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -114,7 +106,7 @@ class TimeNet:
         try:
             preset, file = self.preset, getattr(self.features, "file", None)
             if preset.extractor == "embedded" and file is not None:
-                preset = replace(preset, extractor_weights="shipped")  # that is: the one beside the stages
+                preset = replace(preset, extractor_weights="extractor.safetensors")
                 for suffix in (".safetensors", ".json"):
                     shutil.copyfile(file.with_suffix(suffix), draft / f"extractor{suffix}")
             for name, record in self.records.items():
@@ -180,12 +172,14 @@ class TimeNet:
 
         One reconstruction a class; t lies below the working point, where the class decides more of what comes back.
         """
-        errors = []
-        for number in range(len(self.classes)):
-            c = torch.full((len(x1),), number)
-            x1_hat = self.reconstruct(x1, c, "flow_0", t, seed).x1_hat
-            errors.append((x1 - x1_hat).square().flatten(1).mean(dim=1))
-        return tuple(self.classes[i] for i in torch.stack(errors).argmin(dim=0))
+        picked: list[str] = []
+        for batch in x1.split(BATCH):
+            errors = []
+            for number in range(len(self.classes)):
+                x1_hat = self.reconstruct(batch, torch.full((len(batch),), number), "flow_0", t, seed).x1_hat
+                errors.append((batch - x1_hat).square().flatten(1).mean(dim=1))
+            picked += [self.classes[i] for i in torch.stack(errors).argmin(dim=0)]
+        return tuple(picked)
 
     def predict(
         self,
@@ -207,13 +201,10 @@ class TimeNet:
         x1 = self.images(images)
         names = self.names(x1, classes, seed)
         c = self.labels(names)
-        rebuilt = [
-            self.reconstruct(x1[i : i + BATCH], c[i : i + BATCH], method, t, seed) for i in range(0, len(x1), BATCH)
-        ]
-        x1_hat = torch.cat([r.x1_hat for r in rebuilt])
-        t_maps = [r.t_map for r in rebuilt if r.t_map is not None]
-        parts = [self.distances(x1[i : i + BATCH], x1_hat[i : i + BATCH]) for i in range(0, len(x1), BATCH)]
-        maps = score_maps(parts, self.scoring, scope, known.ratios if known else None)
+        rebuilt = list(self.rebuild(x1, c, method, t, seed))
+        x1_hat = torch.cat([r.x1_hat for r, _ in rebuilt])
+        t_maps = [r.t_map for r, _ in rebuilt if r.t_map is not None]
+        maps = score_maps([d for _, d in rebuilt], self.scoring, scope, known.ratios if known else None)
         scores = image_score(maps, self.scoring.padded)
         t_map = torch.cat(t_maps) if t_maps else None
         if known is None:
@@ -242,18 +233,30 @@ class TimeNet:
             raise WeightsError(f"{method!r} was calibrated for another scoring than {self.scoring}: calibrate again")
         return self.calibration[method]
 
-    def parts(
+    def rebuild(
         self,
-        images: UInt8[Tensor, "b 3 h w"],
+        images: Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"],
         c: Int[Tensor, " b"],
         method: str,
         t: float | None = None,
         seed: int = 0,
-    ) -> Iterator[Distances]:
-        """Rebuild 8-bit images batch by batch and yield their distances."""
-        for i in range(0, len(images), BATCH):
-            x1 = as_float(images[i : i + BATCH])
-            yield self.distances(x1, self.reconstruct(x1, c[i : i + BATCH], method, t, seed).x1_hat)
+    ) -> Iterator[tuple[Reconstruction, Distances]]:
+        """Rebuild images in [-1, 1], or 8-bit ones, batch by batch; yield each batch with its distances."""
+        for batch, labels in zip(images.split(BATCH), c.split(BATCH), strict=True):
+            x1 = batch if batch.is_floating_point() else as_float(batch)
+            r = self.reconstruct(x1, labels, method, t, seed)
+            yield r, self.distances(x1, r.x1_hat)
+
+    def parts(
+        self,
+        images: Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"],
+        c: Int[Tensor, " b"],
+        method: str,
+        t: float | None = None,
+        seed: int = 0,
+    ) -> list[Distances]:
+        """Rebuild images as rebuild does, and keep only their distances."""
+        return [d for _, d in self.rebuild(images, c, method, t, seed)]
 
     def calibrate(
         self,
@@ -275,6 +278,7 @@ class TimeNet:
         anomalous, _, masks, labels = synthesiser.batch(0, len(normal))
         is_defect = (torch.arange(2 * len(normal)) >= len(normal)).numpy()
         is_pasted = torch.cat([torch.zeros_like(masks), masks]).numpy()
+        found = {}
         for method in self.methods:
             parts = [
                 *self.parts(normal, c, method, seed=seed),
@@ -284,41 +288,9 @@ class TimeNet:
             maps = score_maps(parts, self.scoring, "calibrated", ratios)
             threshold = max_f1_threshold(image_score(maps, self.scoring.padded).numpy(), is_defect)
             pixel_threshold = max_f1_threshold(maps.numpy(), is_pasted)
-            self.calibration[method] = Calibration(ratios, threshold, pixel_threshold, self.scoring)
+            found[method] = Calibration(ratios, threshold, pixel_threshold, self.scoring)
+        self.calibration = found
 
     def save_calibration(self, folder: Path) -> None:
         """Write calibration.json beside the weights that it belongs to."""
-        methods = {
-            name: {**k._asdict(), "ratios": asdict(k.ratios), "scoring": asdict(k.scoring)}
-            for name, k in self.calibration.items()
-        }
-        record = {"weights": self.hashes, "extractor": self.extractor, "methods": methods}
-        checkpoints.write_json(folder / "calibration.json", record)
-
-    def read_calibration(self, folder: Path) -> None:
-        """Take over a folder's calibration.json, if there is one; one of other weights is a WeightsError.
-
-        One that was made with another extractor than this model's stays unread.
-        """
-        path = folder / "calibration.json"
-        if not path.is_file():
-            return
-        try:
-            record: dict[str, Any] = json.loads(path.read_text())
-            calibration = {name: calibration_from_dict(k) for name, k in record["methods"].items()}
-            hashes, extractor = record["weights"], dict(record["extractor"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(f"{path} is no calibration: {error!r}") from error
-        if hashes != self.hashes:
-            raise WeightsError(f"{path} belongs to other weights than those beside it: calibrate again")
-        if all(extractor.get(key) == self.extractor.get(key) for key in ("name", "levels", "sha256", "seed")):
-            self.calibration = calibration
-            self.scoring = next(iter(calibration.values())).scoring if calibration else self.scoring
-
-
-def calibration_from_dict(values: dict[str, Any]) -> Calibration:
-    """Rebuild one method's calibration from what JSON holds."""
-    scoring = dict(values["scoring"])
-    scoring["w"] = tuple(scoring["w"]) if isinstance(scoring["w"], list) else scoring["w"]
-    ratios = Ratios(tuple(values["ratios"]["levels"]), values["ratios"]["pixel"])
-    return Calibration(ratios, values["threshold"], values["pixel_threshold"], Scoring(**scoring))
+        write_calibration(folder, self.calibration, self.hashes, self.extractor)

@@ -8,12 +8,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from timenet_lib.data.folder import FolderIndex, load_images, load_masks
 from timenet_lib.data.images import as_float
-from timenet_lib.detector import BATCH, TimeNet
+from timenet_lib.detector import TimeNet
 from timenet_lib.errors import DataError
 from timenet_lib.metrics import auroc, pro
 from timenet_lib.score import image_score, score_maps
@@ -47,13 +46,12 @@ def evaluate(
     told = c = model.labels([s.class_name for s in index.test])
     if guess_classes:
         say(f"guessing the classes of {len(images)} images")
-        batches = [as_float(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-        c = torch.cat([model.labels(model.pick_classes(x1, seed=seed)) for x1 in batches])
+        c = model.labels(model.pick_classes(as_float(images), seed=seed))
     results = {}
     for method in model.methods:
         say(f"{method}: {len(images)} images")
         ratios = model.calibrated(method).ratios if scope == "calibrated" else None
-        maps = score_maps(list(model.parts(images, c, method, t, seed)), model.scoring, scope, ratios)
+        maps = score_maps(model.parts(images, c, method, t, seed), model.scoring, scope, ratios)
         results[method] = metrics_of(index, maps, size, model.scoring.padded)
     return {
         "methods": results,

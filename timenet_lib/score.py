@@ -116,13 +116,21 @@ def distances(
     )
 
 
+def upsample(d: Float[Tensor, "b _ _"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
+    """Return sigma_i(d), a level's map brought to the size (h, w) of the image, bilinear.
+
+    Paper: section 2.3.
+    """
+    return F.interpolate(d[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
 def level_maps(d: Distances, scoring: Scoring, ratios: Ratios) -> list[Float[Tensor, "b h w"]]:
-    """Return F(d1_i, d2_i, w_i) of each level, brought to the size of the image by sigma_i, a bilinear upsampling."""
+    """Return F(d1_i, d2_i, w_i) of each level, brought to the size of the image."""
     if len(ratios.levels) != len(d.d1):
         raise InputError(f"ratios of {len(ratios.levels)} levels and distances of {len(d.d1)} do not fit")
     levels = zip(d.d1, d.d2, scoring.weights(len(d.d1)), ratios.levels, strict=True)
-    maps = [combine(d1, d2, w, r)[:, None] for d1, d2, w, r in levels]
-    return [F.interpolate(m, size=d.pixel.shape[-2:], mode="bilinear", align_corners=False)[:, 0] for m in maps]
+    size = (d.pixel.shape[-2], d.pixel.shape[-1])
+    return [upsample(combine(d1, d2, w, r), size) for d1, d2, w, r in levels]
 
 
 def feature_map(d: Distances, scoring: Scoring, ratios: Ratios) -> Float[Tensor, "b h w"]:

@@ -41,6 +41,11 @@ def test_the_contrast_is_zero_apart_from_its_bias_for_an_unchanged_copy(synthesi
     assert torch.allclose(task.losses(0), 6 * alike.expand(4), atol=1e-3)
 
 
+def test_a_task_that_there_is_not_is_refused(synthesiser):
+    with pytest.raises(InputError, match="no task 'colour': choose dense, contrast or families"):
+        make_task("colour", synthesiser, 4, 32)
+
+
 def test_families_are_as_many_of_each_and_named(synthesiser):
     textures, families = drawn_families(32, 20)
     assert textures.shape == (20, 3, 32, 32)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -31,20 +30,16 @@ from timenet_lib.score import (
     score_map,
     score_maps,
     smooth,
+    upsample,
 )
 
 TRUTH, FOUND = COLOURS["mask"], "#56B4E9"
-BRIGHT = 0.4
+BRIGHT = 0.4  # of the largest value: from there on a picture is at its brightest
 
 
-def shown(array: Tensor, top: float | None = None, cmap: str = "inferno") -> Heat:
-    """Return a map as a cell of a figure, dark at 0, bright at top or at its own maximum."""
-    return Heat(array.numpy(), 0.0, max(float(array.max()) if top is None else top, 1e-9), cmap)
-
-
-def upsampled(d: Float[Tensor, "b _ _"], size: int) -> Float[Tensor, "b h w"]:
-    """Return a level's map at the size of the image, as the score does it."""
-    return F.interpolate(d[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+def shown(array: Tensor, top: float) -> Heat:
+    """Return a map as a cell of a figure, dark at 0, bright at top."""
+    return Heat(array.numpy(), 0.0, max(top, 1e-9))
 
 
 def pieces_figure(
@@ -73,7 +68,11 @@ def levels_figure(d: Distances, scoring: Scoring, ratios: Ratios, levels: Sequen
     combined = level_maps(d, scoring, ratios)
     figure, axes = new_figure(3, len(levels), (1.7, 1.75))
     for column, level in enumerate(levels):
-        maps = {"d1": upsampled(d.d1[column], size), "d2": upsampled(d.d2[column], size), "F": combined[column]}
+        maps = {
+            "d1": upsample(d.d1[column], (size, size)),
+            "d2": upsample(d.d2[column], (size, size)),
+            "F": combined[column],
+        }
         for ax, (name, m) in zip(axes[:, column], maps.items(), strict=True):
             ax.imshow(m[i].numpy(), vmin=0)
             ax.set(xticks=[], yticks=[], title=f"max {float(m[i].max()):.3g}")
@@ -92,7 +91,7 @@ def weight_explorer(
     items = {}
     for i, example in enumerate(examples):
         for k, level in enumerate(levels):
-            d1, d2 = (upsampled(x[k][i : i + 1], size)[0] for x in (d.d1, d.d2))
+            d1, d2 = (upsample(x[k][i : i + 1], (size, size))[0] for x in (d.d1, d.d2))
             maps = [combine(d1, d2, w, ratios.levels[k]) for w in ws]
             share = [float((w * ratios.levels[k] * d1).sum() / m.sum()) for w, m in zip(ws, maps, strict=True)]
             items[f"{example.name}, level f{level}"] = [
@@ -171,7 +170,7 @@ def smoothing_figure(raw: Float[Tensor, "b h w"], scoring: Scoring, names: Seque
             inside = m[edge : size - edge, edge : size - edge]
             y, x = np.unravel_index(int(inside.argmax()), tuple(inside.shape))
             ax.imshow(m.numpy(), vmin=0, vmax=BRIGHT * float(maps.max()))
-            ax.plot(x + edge, y + edge, "+", color="#56B4E9", ms=9, mew=2, clip_on=False)
+            ax.plot(x + edge, y + edge, "+", color=FOUND, ms=9, mew=2, clip_on=False)
             ax.set(xticks=[], yticks=[])
             ax.set_title(name.replace(", ", "\n") if stage == "$S$" else "")
         line[0].set_ylabel(stage, rotation=0, ha="right", va="center", labelpad=8)
@@ -179,7 +178,7 @@ def smoothing_figure(raw: Float[Tensor, "b h w"], scoring: Scoring, names: Seque
 
 
 def curves_figure(roc: Mapping[str, tuple], pro: Mapping[str, tuple], limit: float = 0.3) -> Figure:
-    """Draw a ROC and a PRO curve for each method, given as (x, y); the PRO's counted part is shaded."""
+    """Draw a ROC and a PRO curve for each method, given as (x, y); what the PRO does not count is shaded."""
     figure, axes = new_figure(1, 2, (3.6, 3.2))
     for ax, curves, ylabel in ((axes[0, 0], roc, "true positive rate"), (axes[0, 1], pro, "mean overlap of regions")):
         for method, (x, y) in curves.items():

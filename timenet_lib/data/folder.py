@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from timenet_lib.data.images import to_rgb
+from timenet_lib.data.images import as_float, to_rgb
 from timenet_lib.data.problems import GOOD, Problems, file_problems, nearest, read_image, read_mask
 from timenet_lib.errors import DataError, InputError
 
@@ -117,7 +117,7 @@ def load_image(path: str | Path, size: int) -> Float[Tensor, "3 h w"]:
 
     Raise DataError for what find_problems would report of the file.
     """
-    return torch.from_numpy(_load_uint8(Path(path), size)).float() / 127.5 - 1
+    return as_float(torch.from_numpy(_load_uint8(Path(path), size)))
 
 
 def load_images(samples: Sequence[Sample], size: int, progress: Progress | None = None) -> UInt8[Tensor, "b 3 h w"]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from timenet_lib.data.drawn import FAMILY_NAMES, draw_texture
 from timenet_lib.data.images import as_float
 from timenet_lib.data.synthesis import Synthesiser, integer, recolour, uniform
+from timenet_lib.errors import InputError
 from timenet_lib.nets.extractors import EMBEDDED_LEVELS, EmbeddedExtractor
 from timenet_lib.path import generator
 from timenet_lib.score import smooth
@@ -125,7 +126,9 @@ def drawn_families(size: int, count: int = 600) -> tuple[UInt8[Tensor, "n 3 h w"
 
 
 def make_task(name: str, synthesiser: Synthesiser, batch_size: int, size: int) -> DenseTask | ContrastTask | FamilyTask:
-    """Return a task by its name, with its extractor untrained."""
+    """Return a task by its name, with its extractor untrained; another name is an InputError."""
     if name == "families":
         return FamilyTask(*drawn_families(size), 2 * batch_size, synthesiser.seed)
+    if name not in ("dense", "contrast"):
+        raise InputError(f"no task {name!r}: choose dense, contrast or families")
     return (DenseTask if name == "dense" else ContrastTask)(synthesiser, batch_size)
