@@ -68,8 +68,10 @@ def evaluate(
     }
 
 
-def metrics_of(index: FolderIndex, maps: Tensor, size: int, padded: bool = False) -> dict[str, Any]:
-    """Return the metrics of each class and kind, and their mean over classes."""
+def metrics_of(
+    index: FolderIndex, maps: Tensor, size: int, padded: bool = False, kinds_too: bool = True
+) -> dict[str, Any]:
+    """Return the metrics of each class, their mean over classes and, unless kinds_too is False, of each kind."""
     scores, all_maps = image_score(maps, padded).double().numpy(), maps.double().numpy()
     names = np.array([s.class_name for s in index.test])
     kinds = np.array([s.kind for s in index.test])
@@ -80,7 +82,7 @@ def metrics_of(index: FolderIndex, maps: Tensor, size: int, padded: bool = False
         masks = class_masks(index, chosen, size)
         classes[name] = metrics_of_images(scores[chosen], all_maps[chosen], kinds[chosen] != "good", masks)
         by_kind[name] = {}
-        for kind in sorted(set(kinds[chosen]) - {"good"}):
+        for kind in sorted(set(kinds[chosen]) - {"good"}) if kinds_too else ():
             part = np.isin(kinds[chosen], ["good", kind])
             by_kind[name][str(kind)] = metrics_of_images(
                 scores[chosen][part],

@@ -15,8 +15,10 @@ from timenet_lib.course.models import Example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, new_figure, outline, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, load_images, load_masks
+from timenet_lib.data.images import as_float
 from timenet_lib.detector import TimeNet
-from timenet_lib.metrics import auroc, pro
+from timenet_lib.evaluate import KEYS, metrics_of, percent
+from timenet_lib.reconstruct import Reconstruction
 from timenet_lib.score import (
     POOL_REACH,
     POOL_SIGMA,
@@ -27,6 +29,7 @@ from timenet_lib.score import (
     feature_map,
     image_score,
     level_maps,
+    pixel_map,
     score_map,
     score_maps,
     smooth,
@@ -219,12 +222,15 @@ def contours_figure(
     return image_grid(rows, [e.name.replace(", ", "\n") for e in examples], size=1.2)
 
 
+Row = tuple[float | None, ...]
+
+
 class LoadedTest(NamedTuple):
     """The test images of a folder in memory, with what the metrics ask of them."""
 
+    folder: FolderIndex
     images: UInt8[Tensor, "n 3 h w"]
     c: Int[Tensor, " n"]
-    names: np.ndarray
     defective: Bool[np.ndarray, " n"]
     masks: Bool[np.ndarray, "n h w"]
 
@@ -233,56 +239,46 @@ def load_test(index: FolderIndex, model: TimeNet) -> LoadedTest:
     """Load the test images of a folder; one without masks is a DataError: half of the notebook is about pixels."""
     size = model.preset.image_size
     return LoadedTest(
+        index,
         load_images(index.test, size),
         model.labels([s.class_name for s in index.test]),
-        np.array([s.class_name for s in index.test]),
         np.array([s.defective for s in index.test]),
         load_masks(index.test, size).numpy(),
     )
 
 
-def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], padded: bool = False) -> tuple[float, float, float]:
+def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], padded: bool = False) -> Row:
     """Return I-AUROC, P-AUROC and PRO, each as the mean over classes."""
-    scores, pixels = image_score(maps, padded).double().numpy(), maps.double().numpy()
-    rows = []
-    for name in np.unique(test.names):
-        own = test.names == name
-        masks = test.masks[own]
-        rows.append((auroc(scores[own], test.defective[own]), auroc(pixels[own], masks), pro(pixels[own], masks)))
-    i_auroc, p_auroc, region = np.mean(rows, axis=0)
-    return float(i_auroc), float(p_auroc), float(region)
+    mean = metrics_of(test.folder, maps, maps.shape[-1], padded, kinds_too=False)["mean"]
+    return tuple(mean[key] for key in KEYS)
 
 
 def choices_table(
-    test: LoadedTest, model: TimeNet, method: str, seed: int = 0
-) -> dict[str, tuple[float, float, float]]:
+    test: LoadedTest, rebuilt: Sequence[tuple[Reconstruction, Distances]], s: Scoring, calibrated: Ratios
+) -> dict[str, Row]:
     """Return the three metrics for each choice that the paper leaves open in the score, one changed at a time."""
-    c, images = test.c, test.images
-    parts = list(model.parts(images, c, method, seed=seed))
-    s, known = model.scoring, model.calibrated(method).ratios
-    rows = {
-        "as it is: scope set": metrics_row(test, score_maps(parts, s)),
-        "scope image": metrics_row(test, score_maps(parts, s, "image")),
-        "scope calibrated": metrics_row(test, score_maps(parts, s, "calibrated", known)),
-        "image score padded": metrics_row(test, score_maps(parts, s), padded=True),
-        "no smoothing": metrics_row(test, score_maps(parts, replace(s, sigma=0.0))),
-        "w = 0: no d1": metrics_row(test, score_maps(parts, replace(s, w=0.0))),
-        "lambda = 0: features alone": metrics_row(test, score_maps(parts, replace(s, lam=0.0))),
-        "lambda = 1e6: pixels alone": metrics_row(test, score_maps(parts, replace(s, lam=1e6))),
+    parts = [d for _, d in rebuilt]
+    batches = as_float(test.images).split([len(d.pixel) for d in parts])
+    absolute = [
+        replace(d, pixel=pixel_map(x1, r.x1_hat, "absolute")) for x1, (r, d) in zip(batches, rebuilt, strict=True)
+    ]
+    maps = {
+        "as it is: scope set": score_maps(parts, s),
+        "scope image": score_maps(parts, s, "image"),
+        "scope calibrated": score_maps(parts, s, "calibrated", calibrated),
+        "no smoothing": score_maps(parts, replace(s, sigma=0.0)),
+        "w = 0: no d1": score_maps(parts, replace(s, w=0.0)),
+        "lambda = 0: features alone": score_maps(parts, replace(s, lam=0.0)),
+        "lambda = 1e6: pixels alone": score_maps(parts, replace(s, lam=1e6)),
+        "S_p absolute, as in DDAD": score_maps(absolute, s),
     }
-    before, model.scoring = model.scoring, replace(s, pixel="absolute")
-    try:
-        rows["S_p absolute, as in DDAD"] = metrics_row(
-            test, score_maps(list(model.parts(images, c, method, seed=seed)), model.scoring)
-        )
-    finally:
-        model.scoring = before
-    return rows
+    padded = {"image score padded": metrics_row(test, maps["as it is: scope set"], padded=True)}
+    return {name: metrics_row(test, each) for name, each in maps.items()} | padded
 
 
-def format_choices(rows: Mapping[str, tuple[float, float, float]]) -> str:
+def format_choices(rows: Mapping[str, Row]) -> str:
     """Return the rows as a table of percentages."""
     width = max(map(len, rows))
     lines = [f"{'':<{width}}  I-AUROC P-AUROC     PRO"]
-    lines += [f"{name:<{width}}  " + " ".join(f"{100 * v:7.1f}" for v in values) for name, values in rows.items()]
+    lines += [f"{name:<{width}}  " + " ".join(f"{percent(v):>7}" for v in values) for name, values in rows.items()]
     return "\n".join(lines)
