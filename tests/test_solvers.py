@@ -5,7 +5,7 @@ import torch
 
 from timenet_lib.errors import InputError
 from timenet_lib.path import per_image
-from timenet_lib.solvers import euler, one_step, rk45
+from timenet_lib.solvers import Solution, euler, max_norm, one_step, rk45
 
 MEAN, STD = 0.7, 0.3
 
@@ -31,31 +31,71 @@ C = torch.zeros(4, dtype=torch.long)
 
 
 def test_rk45_reaches_the_exact_solution_and_counts_its_evaluations(noise):
-    seen = []
-    x1, nfe = rk45(gaussian_velocity, noise, 0.0, C, tol=1e-5, callback=lambda t, x: seen.append(t))
+    asked, seen = [], []
+
+    def v(xt, t, c):
+        asked.append(float(t[0]))
+        return gaussian_velocity(xt, t, c)
+
+    x1, nfe = rk45(v, noise, 0.0, C, tol=1e-5, callback=lambda t, x: seen.append((t, x)))
     assert torch.allclose(x1, exact(noise), atol=50 * 1e-5)
-    assert nfe == len(seen) > 10
+    assert nfe == len(asked) > 10
+    assert max(asked) <= 1  # what lies behind t = 1 no training has seen
+    times = [t for t, _ in seen]
+    assert times == sorted(times)
+    assert times[-1] == 1.0
+    for t, x in seen:  # every reported point lies on the exact path
+        variance = t**2 * STD**2 + (1 - t) ** 2
+        assert torch.allclose(x, t * MEAN + variance**0.5 * noise, atol=50 * 1e-5)
 
 
-def test_a_sample_comes_out_the_same_alone_and_beside_a_harder_one(noise):
+def test_a_smaller_tolerance_costs_more_and_errs_less(noise):
+    loose, tight = (rk45(gaussian_velocity, noise, 0.0, C, tol) for tol in (1e-2, 1e-6))
+    assert tight.nfe > loose.nfe
+    assert (tight.x1 - exact(noise)).abs().max() < 0.1 * (loose.x1 - exact(noise)).abs().max()
+
+
+def test_rk45_from_1_has_nowhere_to_go(noise):
+    x1, nfe = rk45(gaussian_velocity, noise, 1.0, C)
+    assert torch.equal(x1, noise)
+    assert nfe == 0
+
+
+def test_rk45_stays_in_float32_under_autocast(noise):
+    plain = rk45(gaussian_velocity, noise, 0.0, C).x1
+    net = lambda xt, t, c: torch.nn.functional.conv2d(xt, torch.eye(3)[:, :, None, None])  # noqa: E731
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(rk45(gaussian_velocity, noise, 0.0, C).x1, plain)
+        assert rk45(net, noise, 0.0, C).x1.dtype is torch.float32
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1e-4])
+def test_a_sample_comes_out_the_same_alone_and_beside_harder_ones(noise, tol):
+    """Within 50 tol, as the docstring says: the step is chosen for the worst sample, whoever that is."""
     batch = noise.clone()
     batch[1:] *= 5
-    tol = 1e-4
-    together, _ = rk45(gaussian_velocity, batch, 0.0, C, tol)
-    alone, _ = rk45(gaussian_velocity, batch[:1], 0.0, C[:1], tol)
-    assert (together[:1] - alone).abs().max() < 50 * tol
+    together = rk45(gaussian_velocity, batch, 0.0, C, tol).x1
+    for i in range(4):
+        alone = rk45(gaussian_velocity, batch[i : i + 1], 0.0, C[:1], tol).x1
+        assert (together[i : i + 1] - alone).abs().max() < 50 * tol
+
+
+def test_no_sample_can_hide_in_the_norm():
+    x = torch.zeros(100, 3, 4, 4)
+    x[7] = 2.0
+    assert max_norm(x) == 2.0
 
 
 def test_euler_is_of_first_order(noise):
-    error = [float((euler(gaussian_velocity, noise, 0.0, C, n) - exact(noise)).abs().max()) for n in (40, 80)]
+    error = [float((euler(gaussian_velocity, noise, 0.0, C, n).x1 - exact(noise)).abs().max()) for n in (40, 80)]
     assert 1.7 < error[0] / error[1] < 2.3
 
 
 def test_euler_with_one_step_is_equation_3(noise):
     t = torch.full((4,), 0.6)
-    step = one_step(gaussian_velocity, noise, t, C)
+    step = one_step(gaussian_velocity, noise, t, C).x1
     assert torch.allclose(step, noise + 0.4 * gaussian_velocity(noise, t, C), atol=1e-6)
-    assert torch.allclose(step, euler(gaussian_velocity, noise, 0.6, C, 1), atol=1e-6)
+    assert torch.allclose(step, euler(gaussian_velocity, noise, 0.6, C, 1).x1, atol=1e-6)
 
 
 def test_euler_takes_equal_steps_up_to_1(noise):
@@ -71,11 +111,58 @@ def test_one_step_is_the_posterior_mean():
     x0, x1 = torch.randn(n, 3, 1, 1, generator=g), MEAN + STD * torch.randn(n, 3, 1, 1, generator=g)
     xt = t * x1 + (1 - t) * x0
     c = torch.zeros(n, dtype=torch.long)
-    predicted = one_step(gaussian_velocity, xt, torch.full((n,), t), c)
+    predicted = one_step(gaussian_velocity, xt, torch.full((n,), t), c).x1
     slope = ((predicted - MEAN) * (x1 - MEAN)).mean() / (predicted - MEAN).square().mean()
     assert abs(float(slope) - 1) < 0.01
+
+
+def test_each_solver_reports_its_evaluations_and_calls_back(noise):
+    calls = []
+    note = lambda t, x: calls.append((t, x))  # noqa: E731
+    solutions = [
+        one_step(gaussian_velocity, noise, torch.full((4,), 0.5), C, note),
+        euler(gaussian_velocity, noise, 0.5, C, 3, note),
+        rk45(gaussian_velocity, noise, 0.5, C, callback=note),
+    ]
+    assert all(isinstance(s, Solution) for s in solutions)
+    assert [s.nfe for s in solutions[:2]] == [1, 3]
+    ends = [x for t, x in calls if t == 1.0]
+    assert all(torch.equal(s.x1, end) for s, end in zip(solutions, ends, strict=True))
+
+
+def test_points_are_solved_like_images():
+    x0 = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    c = torch.zeros(5, dtype=torch.long)
+    assert torch.allclose(rk45(gaussian_velocity, x0, 0.0, c, 1e-5).x1, exact(x0), atol=1e-3)
 
 
 def test_no_steps_are_refused(noise):
     with pytest.raises(InputError, match="at least one"):
         euler(gaussian_velocity, noise, 0.5, C, 0)
+
+
+@pytest.mark.parametrize("t", [-0.1, 1.1, float("nan")])
+def test_a_t_outside_0_to_1_is_refused(noise, t):
+    for solve in (
+        lambda: one_step(gaussian_velocity, noise, torch.tensor([0.5, 0.5, 0.5, t]), C),
+        lambda: euler(gaussian_velocity, noise, t, C, 2),
+        lambda: rk45(gaussian_velocity, noise, t, C),
+    ):
+        with pytest.raises(InputError, match=r"outside \[0, 1\]"):
+            solve()
+
+
+def test_one_t_for_each_image_is_needed(noise):
+    with pytest.raises(InputError, match=r"t has shape \(3,\): one value for each of the 4 images"):
+        one_step.__wrapped__(gaussian_velocity, noise, torch.full((3,), 0.5), C)
+
+
+def test_nan_in_the_images_is_refused_before_a_solver_runs_forever(noise):
+    noise[2, 0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN"):
+        rk45(gaussian_velocity, noise, 0.0, C)
+
+
+def test_a_flow_that_gives_nan_is_named(noise):
+    with pytest.raises(InputError, match="no step that keeps the tolerance"):
+        rk45(lambda xt, t, c: xt * torch.nan, noise, 0.0, C)

@@ -4,6 +4,7 @@ A stage is rounded to half precision as it is saved, and the next stage trains o
 the SHA-256 of the weights, and loading checks it.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -16,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from timenet_lib.errors import WeightsError
+from timenet_lib.errors import OutputError, WeightsError
 
-STAGES = ("flow_0", "flow_1", "tpn", "extractor")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def shipped_weights(name: str) -> Path:
@@ -41,17 +42,21 @@ def weights_folder(name_or_folder: str | Path) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that it is there whole or not at all; what the system refuses is an OutputError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
+        raise OutputError(f"{path} cannot be written ({error.strerror}): {advice}") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

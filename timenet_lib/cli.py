@@ -180,6 +180,15 @@ def counts_table(index: Any) -> str:
     show_default=True,
     help="What the extractor learns by; only for the stage extractor.",
 )
+@click.option("--k", default=1, show_default=True, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images a step and process. [default: the preset's]")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="What the networks compute in while they train; auto tries whether bfloat16 is fast here.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an earlier call with the same --out stopped.")
 @EXTRACTOR
 @DEVICE
@@ -246,6 +255,38 @@ def evaluate(
     click.echo(format_table(results))
     if guess_classes:
         click.echo(f"classes guessed right: {100 * results['class_accuracy']:.1f} %")
+    if json_path:
+        write_json(json_path, {**results, "command": shown_command()})
+
+
+@main.command("measure-flows")
+@DATA
+@WEIGHTS
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
+@click.option("--t", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="Where reconstruction starts.")
+@click.option("--samples", type=click.IntRange(min=1), default=10, show_default=True, help="From noise, of each class.")
+@EXTRACTOR
+@DEVICE
+def measure_flows(
+    data: Path | None,
+    weights: str,
+    json_path: Path | None,
+    t: float,
+    samples: int,
+    extractor_weights: str,
+    device: str,
+) -> None:
+    """Measure what reflow does: straightness, samples and reconstructions of flow_0 and flow_1, three noise seeds."""
+    from timenet_lib.checkpoints import write_json
+    from timenet_lib.course.models import course_data
+    from timenet_lib.detector import TimeNet
+    from timenet_lib.flows import format_flows
+    from timenet_lib.flows import measure_flows as run_measure
+
+    check_writable(json_path)
+    model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
+    results = run_measure(course_data(model.preset, str(data or "")), model, t=t, samples=samples, say=say)
+    click.echo(format_flows(results))
     if json_path:
         write_json(json_path, {**results, "command": shown_command()})
 

@@ -2,31 +2,34 @@
 
 Paper: section 2.1.3, algorithm 1. Noise is kept as its seed, images in half precision. A range is solved as one
 batch, written whole or not at all, and found again by a restart, so that the range alone decides who shares a
-solver call.
+solver call. One range at a time is in memory, when they are made and when they are read.
 """
 
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from timenet_lib.checkpoints import write_atomically, write_json
+from timenet_lib.checkpoints import sha256, write_atomically, write_json
 from timenet_lib.errors import DataError
 from timenet_lib.path import generator
 from timenet_lib.solvers import rk45
 
 RANGE = 32
+BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}"
 
 
-def coupling_noise(seed: int, indices: range, size: int) -> Float[Tensor, "b 3 h w"]:
-    """Return the noise x0 of the couplings of these indices."""
-    return torch.stack([torch.randn(3, size, size, generator=generator(seed, "coupling", i)) for i in indices])
+def coupling_noise(seed: int, k: int, indices: range, size: int) -> Float[Tensor, "b 3 h w"]:
+    """Return the noise x0 of the couplings of these indices; each k has noise of its own."""
+    return torch.stack([torch.randn(3, size, size, generator=generator(seed, "coupling", k, i)) for i in indices])
 
 
 def make_couplings(
@@ -37,65 +40,119 @@ def make_couplings(
     num_classes: int,
     flow_hash: str,
     seed: int = 0,
+    k: int = 1,
     tol: float = 1e-3,
     minutes: float | None = None,
     progress: bool = True,
-) -> dict[str, object]:
-    """Solve the flow from noise for so many couplings, classes in turn; return the manifest.
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """Solve v = v_{k-1} from noise for so many couplings, classes in turn, and leave them in the folder.
 
-    What is already there is kept; a folder made by another flow, seed or tolerance is a DataError. With minutes,
-    no range is begun after they are over, but at least one is made.
+    What is already there is kept; a folder made by another flow, k, seed or tolerance is a DataError. With minutes,
+    no range is begun after they are over, but at least one is made. share = (i, n) makes the i-th of n shares of the
+    ranges; the union of all shares is what (0, 1) makes.
     """
-    manifest: dict[str, object] = {"flow_sha256": flow_hash, "seed": seed, "tol": tol, "range": RANGE, "size": size}
-    check_manifest(folder, manifest)
+    manifest: dict[str, Any] = {"flow_sha256": flow_hash, "k": k, "seed": seed, "tol": tol, "range": RANGE}
+    check_manifest(folder, manifest | {"size": size, "classes": num_classes})
     device = next(v.parameters()).device
     begin = time.monotonic()
-    evaluations: list[int] = []
-    ranges = [range(i, min(i + RANGE, count)) for i in range(0, count, RANGE)]
-    for indices in tqdm(ranges, desc="couplings", disable=not progress, bar_format=BAR):
-        path = folder / f"{indices.start:06d}-{indices.stop - 1:06d}.safetensors"
+    done = 0
+    mine = ranges(count)[share[0] :: share[1]]
+    for indices in tqdm(mine, desc="couplings", disable=not progress, bar_format=BAR):
+        path = range_file(folder, indices)
         if path.is_file():
             continue
-        if minutes is not None and evaluations and time.monotonic() - begin > 60 * minutes:
+        if minutes is not None and done and time.monotonic() - begin > 60 * minutes:
             break
-        x0 = coupling_noise(seed, indices, size).to(device)
+        x0 = coupling_noise(seed, k, indices, size).to(device)
         c = torch.tensor([i % num_classes for i in indices], device=device)
         with torch.no_grad():
             x1, nfe = rk45(v, x0, 0.0, c, tol)
-        evaluations.append(nfe)
-        write_atomically(path, save({"x1": x1.half().cpu(), "c": c.cpu()}))
-    made = sum(r.stop - r.start for r in ranges if (folder / f"{r.start:06d}-{r.stop - 1:06d}.safetensors").is_file())
-    return manifest | {"count": made, "nfe": evaluations, "seconds": round(time.monotonic() - begin, 1)}
+        write_range(path, x1.half().cpu(), c.cpu(), nfe)
+        done += 1
 
 
-BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}"
+def ranges(count: int) -> list[range]:
+    """Return the indices 0 to count - 1, cut into the ranges that share a solver call."""
+    return [range(i, min(i + RANGE, count)) for i in range(0, count, RANGE)]
 
 
-def check_manifest(folder: Path, manifest: dict[str, object]) -> None:
-    """Write the manifest of a new folder; refuse one that differs."""
+def range_file(folder: Path, indices: range) -> Path:
+    """Return the file of one range."""
+    return folder / f"{indices.start:06d}-{indices.stop - 1:06d}.safetensors"
+
+
+def write_range(path: Path, x1: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"], nfe: int) -> None:
+    """Write one range, with its digest and the function evaluations it took."""
+    about = json.dumps({"sha256": sha256(x1.numpy().tobytes()), "nfe": nfe})  # one entry: their order is not kept
+    write_atomically(path, save({"x1": x1.contiguous(), "c": c}, metadata={"range": about}))
+
+
+def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a new folder; refuse one that differs, and name what does."""
     path = folder / "manifest.json"
     if not path.is_file():
         write_json(path, manifest)
-    elif json.loads(path.read_text()) != manifest:
-        raise DataError(f"{folder} holds couplings of another flow, seed or tolerance: delete it or choose another")
+        return
+    there = read_manifest(folder)
+    odd = [name for name in {**there, **manifest} if there.get(name) != manifest.get(name)]
+    if odd:
+        raise DataError(f"{folder} holds couplings with another {', '.join(odd)}: delete it or choose another")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder of couplings; a missing or unreadable one is a DataError."""
+    path = folder / "manifest.json"
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is no manifest of couplings ({error}): delete {folder} and make them again") from error
 
 
 class Couplings:
-    """The couplings of a folder, in memory: images in half precision, noise drawn anew from its seed."""
+    """The couplings of a folder: images are read from disk one by one, noise is drawn anew from its seed.
+
+    Opening it reads every range once; one that is cut short or altered is a DataError that names it.
+    """
 
     def __init__(self, folder: Path):
-        self.manifest = json.loads((folder / "manifest.json").read_text())
-        parts = [load_file(path) for path in sorted(folder.glob("*.safetensors"))]
-        self.x1 = torch.cat([p["x1"] for p in parts])
-        self.c = torch.cat([p["c"] for p in parts])
+        self.folder, self.manifest = folder, read_manifest(folder)
+        self.nfe: list[int] = []  # function evaluations of each range
+        self.files: list[Path] = []
+        self.count = 0
+        for path in sorted(folder.glob("*.safetensors")):
+            count, nfe = check_range(path)
+            self.files.append(path)
+            self.count += count
+            self.nfe.append(nfe)
+        if not self.files:
+            raise DataError(f"{folder} holds no couplings yet")
 
     def __len__(self) -> int:
-        return len(self.c)
+        return self.count
 
     def __getitem__(self, i: int) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"], Int[Tensor, ""]]:
         """Return x0, x1 and c of one coupling."""
-        x0 = coupling_noise(self.manifest["seed"], range(i, i + 1), self.manifest["size"])[0]
-        return x0, self.x1[i].float(), self.c[i]
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        number, place = divmod(i, self.manifest["range"])
+        with safe_open(self.files[number], "pt") as file:
+            x1, c = file.get_slice("x1")[place], file.get_slice("c")[place : place + 1][0]
+        index = int(self.files[number].stem.split("-")[0]) + place
+        x0 = coupling_noise(self.manifest["seed"], self.manifest["k"], range(index, index + 1), x1.shape[-1])[0]
+        return x0, x1.float(), c
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         return (self[i] for i in range(len(self)))
+
+
+def check_range(path: Path) -> tuple[int, int]:
+    """Read one range, compare it with its digest, and return its length and function evaluations."""
+    try:
+        with safe_open(path, "pt") as file:
+            x1, about = file.get_tensor("x1"), json.loads(file.metadata()["range"])
+        if sha256(x1.numpy().tobytes()) != about["sha256"]:
+            raise ValueError("it does not fit its SHA-256")
+        return len(x1), int(about["nfe"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} was altered or cut short ({error}): delete it, --resume makes it again") from error

@@ -18,6 +18,7 @@ from timenet_lib.data.images import Picture, as_float, as_uint8, image_batch
 from timenet_lib.data.problems import nearest
 from timenet_lib.data.synthesis import Synthesiser, drawn_textures
 from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.losses import perceptual_distance
 from timenet_lib.metrics import max_f1_threshold
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.presets import Preset, preset_from_dict
@@ -167,6 +168,11 @@ class TimeNet:
         d = distances(self.features, x1.to(self.device), x1_hat.to(self.device), self.scoring.pixel)
         return Distances(d.pixel.cpu(), [x.cpu() for x in d.d1], [x.cpu() for x in d.d2])
 
+    @torch.no_grad()
+    def perceptual_distance(self, x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """Return the LPIPS-style distance of images in the features of this model's extractor."""
+        return perceptual_distance(self.features, x.to(self.device), y.to(self.device)).cpu()
+
     def pick_classes(self, x1: Float[Tensor, "b 3 h w"], t: float = PICK_T, seed: int = 0) -> tuple[str, ...]:
         """Return for each image the class whose flow_0 rebuilds it, in one step from t, with the least squared error.
 
@@ -275,7 +281,7 @@ class TimeNet:
         normal, c = as_uint8(x1), self.labels(self.names(x1, classes))
         textures = drawn_textures(self.preset.image_size) if textures is None else textures
         synthesiser = Synthesiser(normal, c, textures, anomalous_share=1.0, seed=seed, stage="calibration")
-        anomalous, _, masks, labels = synthesiser.batch(0, len(normal))
+        anomalous, _, masks, labels = synthesiser.batch(0, range(len(normal)))
         is_defect = (torch.arange(2 * len(normal)) >= len(normal)).numpy()
         is_pasted = torch.cat([torch.zeros_like(masks), masks]).numpy()
         found = {}

@@ -15,3 +15,7 @@ class WeightsError(TimeNetError):
 
 class InputError(TimeNetError):
     """An argument out of its range, or of the wrong shape or name."""
+
+
+class OutputError(TimeNetError):
+    """A file that cannot be written: a full disk, a folder that is read-only."""

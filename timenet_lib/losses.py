@@ -5,19 +5,20 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from timenet_lib.path import interpolate, velocity
+from timenet_lib.solvers import Velocity
 
 
 def flow_loss(
-    v: nn.Module,
-    x0: Float[Tensor, "b 3 h w"],
-    x1: Float[Tensor, "b 3 h w"],
+    v: Velocity,
+    x0: Float[Tensor, "b ..."],
+    x1: Float[Tensor, "b ..."],
     t: Float[Tensor, " b"],
     c: Int[Tensor, " b"],
 ) -> Float[Tensor, " b"]:
-    """Return || x1 - x0 - v(xt, t, c) ||² of each pair, as a mean over pixels and channels.
+    """Return || x1 - x0 - v(xt, t, c) ||² of each pair, as a mean over pixels and channels, or over coordinates.
 
     Paper: eq. (4); eq. (1) is the same without c. An untrained v = 0 gives 1 + E[x1²] for independent pairs.
     """

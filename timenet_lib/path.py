@@ -43,6 +43,14 @@ def full_t(t: float, x: Tensor) -> Float[Tensor, " b"]:
     return torch.full((x.shape[0],), float(t), device=x.device)
 
 
+def check_t(t: Tensor, x: Tensor, values: bool = True) -> None:
+    """Refuse a t that is not one value for every image in x, or, with values, one that lies outside [0, 1]."""
+    if t.shape != x.shape[:1]:
+        raise InputError(f"t has shape {tuple(t.shape)}: one value for each of the {len(x)} images is needed")
+    if values and not bool(((t >= 0) & (t <= 1)).all()):
+        raise InputError(f"t = {t.min():.4g} to {t.max():.4g} lies outside [0, 1]: 0 is noise, 1 is the image")
+
+
 def key_seed(*key: object) -> int:
     """Return a seed of 63 bits that depends on the key alone, such as (seed, "flow_0", step, sample)."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1

@@ -63,4 +63,4 @@ def reconstruct(
         return Reconstruction(xt, x1_hat.clamp(-1, 1), t_map)
     flow = models.flow_0 if method == "flow_0" else models.flow_1
     assert flow is not None
-    return Reconstruction(xt, euler(flow, xt, t, c, num_steps).clamp(-1, 1), None)
+    return Reconstruction(xt, euler(flow, xt, t, c, num_steps).x1.clamp(-1, 1), None)

@@ -46,6 +46,44 @@ def test_the_stages_lie_in_their_files_with_records_that_name_their_parents(trai
     assert records["flow_0"]["preset"]["name"] == "ci"
 
 
+def test_the_loss_is_recorded_by_t(trained):
+    for name in ("flow_0", "flow_1", "tpn"):
+        by_t = checkpoints.read_record(trained, name)["training"]["loss_by_t"]
+        assert len(by_t) == 10
+    assert by_t[:5] == [None] * 5  # the TPN is trained on t from 0.5 on
+
+
+def test_reflow_goes_on_to_any_k(trained, make_run, tmp_path):
+    copy = copy_of(trained, tmp_path)
+    before = {n: (copy / f"{n}.safetensors").read_bytes() for n in ("flow_0", "flow_1", "tpn")}
+    reflow(make_run(copy), k=2)
+    record = checkpoints.read_record(copy, "flow_2")
+    assert record["parents"] == {"flow_1": checkpoints.read_record(copy, "flow_1")["sha256"]}
+    assert record["couplings"]["k"] == 2
+    assert record["couplings"]["flow_sha256"] == record["parents"]["flow_1"]
+    assert load_flow(copy, "flow_2")[0].config == load_flow(copy, "flow_1")[0].config
+    assert {n: (copy / f"{n}.safetensors").read_bytes() for n in before} == before
+
+
+def test_a_flow_of_another_configuration_is_refused(trained, tmp_path):
+    copy = copy_of(trained, tmp_path)
+    record = checkpoints.read_record(copy, "flow_0")
+    record["preset"]["base"] = 16
+    checkpoints.write_json(copy / "flow_0.json", record)
+    with pytest.raises(WeightsError, match=r"flow_0\.safetensors was made for another configuration: size mismatch"):
+        load_flow(copy, "flow_0")
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered"])
+def test_a_truncated_or_altered_flow_is_refused(trained, tmp_path, damage):
+    copy = copy_of(trained, tmp_path)
+    content = bytearray((copy / "flow_0.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "flow_0.safetensors").write_bytes(content if damage == "altered" else content[:-5])
+    with pytest.raises(WeightsError, match=r"flow_0\.safetensors does not fit its record .*altered or cut short"):
+        load_flow(copy, "flow_0")
+
+
 def test_training_lowers_the_loss_of_flow_0(trained):
     losses = checkpoints.read_record(trained, "flow_0")["training"]["loss"]
     assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
@@ -90,11 +128,11 @@ def test_held_out_images_are_not_trained_on(data, drawn_ci):
 
 
 def test_batches_depend_on_seed_and_step_alone(data):
-    a, b = (independent_pairs(data.images, data.labels, 3, 4, seed=0) for _ in range(2))
+    a, b = (independent_pairs(data.images, data.labels, 3, range(4), seed=0) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-    longer = independent_pairs(data.images, data.labels, 3, 6, seed=0)
+    longer = independent_pairs(data.images, data.labels, 3, range(6), seed=0)
     assert torch.equal(a.x0, longer.x0[:4])
-    assert not torch.equal(a.x0, independent_pairs(data.images, data.labels, 4, 4, seed=0).x0)
+    assert not torch.equal(a.x0, independent_pairs(data.images, data.labels, 4, range(4), seed=0).x0)
 
 
 @pytest.fixture(scope="module")

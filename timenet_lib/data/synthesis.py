@@ -96,10 +96,10 @@ class Synthesiser:
     seed: int = 0
     stage: str = "tpn"
 
-    def batch(self, step: int, size: int) -> Synthesised:
-        """Return the batch of one training step."""
-        samples = [self.sample(step, i) for i in range(size)]
-        x_a, x1, masks, c = (torch.stack(column) for column in zip(*samples, strict=True))
+    def batch(self, step: int, samples: range) -> Synthesised:
+        """Return these samples of one training step."""
+        drawn = [self.sample(step, i) for i in samples]
+        x_a, x1, masks, c = (torch.stack(column) for column in zip(*drawn, strict=True))
         return Synthesised(x_a, x1, masks, c)
 
     def sample(self, step: int, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from timenet_lib.nets.unet import Backbone, UNet, UNetConfig, group_norm, zero
+from timenet_lib.nets.unet import Backbone, UNet, UNetConfig, check_inputs, group_norm, zero
 
 
 class Adapter(nn.Module):
@@ -62,13 +62,14 @@ class TPN(nn.Module):
         self, xt: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"]
     ) -> tuple[Float[Tensor, "b h w"], list[Float[Tensor, "b _ _ _"]]]:
         """Return the map T in (0, 1) and the steering, one tensor for each decoder block of the flow."""
+        check_inputs(self.config, xt, c)
         logit, features = self.backbone(xt, self.classes(c))
         t_map = torch.sigmoid(logit[:, 0] + math.log(self.working_point / (1 - self.working_point)))
         return t_map, [adapter(f) for adapter, f in zip(self.adapters, features, strict=True)]
 
 
 def steered_step(
-    flow: UNet, tpn: TPN, xt: Float[Tensor, "b 3 h w"], t: Float[Tensor, " b"], c: Int[Tensor, " b"]
+    flow: UNet, tpn: nn.Module, xt: Float[Tensor, "b 3 h w"], t: Float[Tensor, " b"], c: Int[Tensor, " b"]
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b h w"]]:
     """Return the one-step reconstruction x1 = xt + (1 - T) v(xt, t, c), steered by the TPN, and T.
 

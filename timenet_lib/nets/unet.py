@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError
+from timenet_lib.path import check_t
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,22 @@ class UNetConfig:
                 f"image size {self.image_size} cannot be halved {len(self.multipliers) - 1} times: "
                 f"choose a multiple of {step}"
             )
+
+
+def check_inputs(config: UNetConfig, xt: Tensor, c: Tensor, t: Tensor | None = None) -> None:
+    """Refuse images, classes or times that the network was not made for, with an InputError.
+
+    The values of t and c are looked at on the CPU only: on a GPU that would wait for the device at every call.
+    """
+    size = config.image_size
+    if tuple(xt.shape[1:]) != (3, size, size):
+        raise InputError(f"xt has shape {tuple(xt.shape)}: this network takes (b, 3, {size}, {size})")
+    if c.shape != xt.shape[:1]:
+        raise InputError(f"c has shape {tuple(c.shape)}: one class for each of the {len(xt)} images is needed")
+    if xt.device.type == "cpu" and len(c) and not 0 <= int(c.min()) <= int(c.max()) < config.num_classes:
+        raise InputError(f"class {int(c.min())} to {int(c.max())}: this network knows 0 to {config.num_classes - 1}")
+    if t is not None:
+        check_t(t, xt, values=xt.device.type == "cpu")
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -197,5 +214,6 @@ class UNet(nn.Module):
         steering: list[Float[Tensor, "b _ _ _"]] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Return the velocity at xt; steering, one tensor a decoder block, is what the TPN adds."""
+        check_inputs(self.config, xt, c, t)
         v, _ = self.backbone(xt, self.time(t) + self.classes(c), steering)
         return v

@@ -14,16 +14,20 @@ from timenet_lib.data.synthesis import drawn_textures, folder_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.presets import Preset, get_preset
-from timenet_lib.training.stages import TRAIN, Run, load_training_set
+from timenet_lib.training.loop import make_accelerator
+from timenet_lib.training.stages import TRAIN, Run, load_training_set, reflow
 
-NEEDS = {"reflow": "flow_0", "tpn": "flow_1"}
+NEEDS = {"tpn": "flow_1"}
 MAKES = {
     "all": ("flow_0", "flow_1", "tpn"),
     "flow": ("flow_0",),
-    "reflow": ("flow_1",),
     "tpn": ("tpn",),
     "extractor": ("extractor",),
 }
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
 
 
 def train_command(
@@ -39,25 +43,41 @@ def train_command(
     seed: int = 0,
     extractor_weights: str = "",
     command: str = "",
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = quiet,
     progress: bool = True,
     task: str = "dense",
+    k: int = 1,
+    batch_size: int | None = None,
+    precision: str = "auto",
 ) -> None:
-    """Train a stage, or all, into the folder out; calibrate once a TPN is there."""
+    """Train a stage, or all, into the folder out; calibrate once a TPN is there.
+
+    Under `accelerate launch` every process calls this; batch_size is that of one process, the first one writes.
+    """
     chosen = get_preset(preset)
+    if batch_size is not None:
+        chosen = replace(chosen, batch_size=batch_size)
     if extractor_weights:
         chosen = replace(chosen, extractor_weights=extractor_weights)
     if steps is not None and minutes is not None:
         raise InputError("--steps and --minutes exclude each other: give one")
-    if stage in NEEDS and not checkpoints.has_stage(out, NEEDS[stage]):
-        raise InputError(f"{stage} needs {NEEDS[stage]}, which {out} does not hold: train that first, or `train all`")
+    if k < 1 or (k > 1 and stage != "reflow"):
+        raise InputError(f"k = {k}: 1 makes flow_1 of flow_0; more than 1 is for the stage reflow alone")
+    needs = f"flow_{k - 1}" if stage == "reflow" else NEEDS.get(stage)
+    if needs and not checkpoints.has_stage(out, needs):
+        raise InputError(f"{stage} needs {needs}, which {out} does not hold: train that first, or `train all`")
     if stage == "extractor" and data is not None:
         raise InputError("the extractor is trained on drawn data only: leave --data out")
-    there = [name for name in MAKES[stage] if checkpoints.has_stage(out, name)]
+    makes = (f"flow_{k}",) if stage == "reflow" else MAKES[stage]
+    there = [name for name in makes if checkpoints.has_stage(out, name)]
     if there and not resume:
         raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")
-    index = training_index(data, chosen)
-    images = texture_images(textures, chosen) if stage != "flow" else None
+    accelerator = make_accelerator(device)
+    main = accelerator.is_main_process
+    with accelerator.main_process_first():  # what is drawn is drawn once and cached
+        index = training_index(data, chosen)
+        images = texture_images(textures, chosen) if stage != "flow" else None
+    say = say if main else quiet
     out.mkdir(parents=True, exist_ok=True)
     say(f"{len(index.train)} normal images of {len(index.classes)} classes at {chosen.image_size} px")
     run = Run(
@@ -73,9 +93,13 @@ def train_command(
         command,
         progress,
         task,
+        precision,
     )
-    TRAIN[stage](run)
-    if stage in ("all", "tpn") and images is not None:
+    if stage == "reflow":
+        reflow(run, k=k)
+    else:
+        TRAIN[stage](run)
+    if stage in ("all", "tpn") and images is not None and main:
         say("calibrating on held-out normal images")
         model = TimeNet.from_pretrained(out, device)
         held_out = [model.classes[i] for i in run.data.held_out_labels]

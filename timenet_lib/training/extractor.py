@@ -22,14 +22,15 @@ from timenet_lib.errors import InputError
 from timenet_lib.nets.extractors import EMBEDDED_LEVELS, EmbeddedExtractor
 from timenet_lib.path import generator
 from timenet_lib.score import smooth
+from timenet_lib.training.loop import Losses
 
 FIRST_FAMILY_SEED = 7_000_000  # far from the textures of the anomalies, which count from 0
 
 
-def degrade(x: Float[Tensor, "b 3 h w"], seed: int, step: int) -> Float[Tensor, "b 3 h w"]:
+def degrade(x: Float[Tensor, "b 3 h w"], seed: int, step: int, samples: range) -> Float[Tensor, "b 3 h w"]:
     """Blur, noise, or leave each image as it is, with equal chance."""
     out = []
-    for i, image in enumerate(x):
+    for i, image in zip(samples, x, strict=True):
         g = generator(seed, "extractor degrade", step, i)
         kind = integer(g, 3)
         if kind == 0:
@@ -48,18 +49,22 @@ def share_at(masks: Float[Tensor, "b h w"], feature: Float[Tensor, "b _ fh fw"])
 class DenseTask(nn.Module):
     """The extractor with one linear head a level: a logit for each class, and one more for "pasted"."""
 
-    def __init__(self, synthesiser: Synthesiser, batch_size: int):
+    def __init__(self, synthesiser: Synthesiser):
         super().__init__()
-        self.net, self.synthesiser, self.batch_size = EmbeddedExtractor(), synthesiser, batch_size
+        self.net, self.synthesiser = EmbeddedExtractor(), synthesiser
         num_classes = int(synthesiser.labels.max()) + 1
         self.heads = nn.ModuleList(nn.Conv2d(width, num_classes + 1, 1) for width in EMBEDDED_LEVELS.values())
 
-    def losses(self, step: int) -> Float[Tensor, " b"]:
-        """Return the loss of each sample of a step: cross-entropy of the class, and of "pasted", over all places."""
+    def forward(self, step: int, samples: range) -> Float[Tensor, " b"]:
+        """Return the loss of each of these samples: cross-entropy of the class, and of "pasted", over all places."""
         device = next(self.net.parameters()).device
-        x_a, _, masks, c = self.synthesiser.batch(step, self.batch_size)
-        x, pasted, c = degrade(x_a, self.synthesiser.seed, step).to(device), masks.float().to(device), c.to(device)
-        total = torch.zeros(self.batch_size, device=device)
+        x_a, _, masks, c = self.synthesiser.batch(step, samples)
+        x, pasted, c = (
+            degrade(x_a, self.synthesiser.seed, step, samples).to(device),
+            masks.float().to(device),
+            c.to(device),
+        )
+        total = torch.zeros(len(samples), device=device)
         for head, feature in zip(self.heads, self.net(x), strict=True):
             logits, share = head(feature), share_at(pasted, feature)
             is_class = F.cross_entropy(logits[:, :-1], c[:, None, None].expand_as(share), reduction="none")
@@ -71,19 +76,19 @@ class DenseTask(nn.Module):
 class ContrastTask(nn.Module):
     """The extractor with a scale and a bias for d1 and for d2 of each level, which turn a distance into a logit."""
 
-    def __init__(self, synthesiser: Synthesiser, batch_size: int):
+    def __init__(self, synthesiser: Synthesiser):
         super().__init__()
-        self.net, self.synthesiser, self.batch_size = EmbeddedExtractor(), synthesiser, batch_size
+        self.net, self.synthesiser = EmbeddedExtractor(), synthesiser
         self.scale = nn.Parameter(torch.tensor([[0.3, 13.0]] * len(EMBEDDED_LEVELS)))
         self.bias = nn.Parameter(torch.full((len(EMBEDDED_LEVELS), 2), 2.0))
 
-    def losses(self, step: int) -> Float[Tensor, " b"]:
-        """Return the loss of each sample of a step: each distance is to be small, but large where it was pasted."""
+    def forward(self, step: int, samples: range) -> Float[Tensor, " b"]:
+        """Return the loss of each of these samples: each distance is to be small, but large where it was pasted."""
         device = self.scale.device
-        x_a, x1, masks, _ = self.synthesiser.batch(step, self.batch_size)
-        copies = degrade(x1, self.synthesiser.seed, step)
+        x_a, x1, masks, _ = self.synthesiser.batch(step, samples)
+        copies = degrade(x1, self.synthesiser.seed, step, samples)
         pasted = masks.float().to(device)
-        total = torch.zeros(self.batch_size, device=device)
+        total = torch.zeros(len(samples), device=device)
         for level, feature in enumerate(self.net(torch.cat([x_a, copies]).to(device))):
             a, b = feature.float().chunk(2)
             d1 = torch.linalg.vector_norm(a - b + 1e-6, dim=1)
@@ -98,22 +103,22 @@ class ContrastTask(nn.Module):
 class FamilyTask(nn.Module):
     """The extractor with one linear head a level, on the mean of its features: a logit for each family of textures."""
 
-    def __init__(self, textures: UInt8[Tensor, "n 3 h w"], families: Int[Tensor, " n"], batch_size: int, seed: int):
+    def __init__(self, textures: UInt8[Tensor, "n 3 h w"], families: Int[Tensor, " n"], seed: int):
         super().__init__()
         self.net, self.textures, self.families = EmbeddedExtractor(), textures, families
-        self.batch_size, self.seed = batch_size, seed
+        self.seed = seed
         self.heads = nn.ModuleList(nn.Linear(width, len(FAMILY_NAMES)) for width in EMBEDDED_LEVELS.values())
 
-    def losses(self, step: int) -> Float[Tensor, " b"]:
-        """Return the loss of each sample of a step: cross-entropy of the family, summed over levels."""
+    def forward(self, step: int, samples: range) -> Float[Tensor, " b"]:
+        """Return the loss of each of these samples of a step: cross-entropy of the family, summed over levels."""
         device = next(self.net.parameters()).device
         images, labels = [], []
-        for i in range(self.batch_size):
+        for i in samples:
             g = generator(self.seed, "extractor families", step, i)
             number = integer(g, len(self.textures))
             images.append(recolour(as_float(self.textures[number]), g))
             labels.append(self.families[number])
-        x, c = degrade(torch.stack(images), self.seed, step).to(device), torch.stack(labels).to(device)
+        x, c = degrade(torch.stack(images), self.seed, step, samples).to(device), torch.stack(labels).to(device)
         logits = [head(f.mean(dim=(2, 3))).float() for head, f in zip(self.heads, self.net(x), strict=True)]
         return torch.stack([F.cross_entropy(z, c, reduction="none") for z in logits]).sum(dim=0)
 
@@ -125,10 +130,15 @@ def drawn_families(size: int, count: int = 600) -> tuple[UInt8[Tensor, "n 3 h w"
     return torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in pictures]), families
 
 
-def make_task(name: str, synthesiser: Synthesiser, batch_size: int, size: int) -> DenseTask | ContrastTask | FamilyTask:
+def make_task(name: str, synthesiser: Synthesiser, size: int) -> DenseTask | ContrastTask | FamilyTask:
     """Return a task by its name, with its extractor untrained; another name is an InputError."""
     if name == "families":
-        return FamilyTask(*drawn_families(size), 2 * batch_size, synthesiser.seed)
+        return FamilyTask(*drawn_families(size), synthesiser.seed)
     if name not in ("dense", "contrast"):
         raise InputError(f"no task {name!r}: choose dense, contrast or families")
-    return (DenseTask if name == "dense" else ContrastTask)(synthesiser, batch_size)
+    return (DenseTask if name == "dense" else ContrastTask)(synthesiser)
+
+
+def extractor_step(task: nn.Module, step: int, samples: range) -> Losses:
+    """Return the loss of each of these samples of a step; a task, being its own loss, needs no more."""
+    return Losses(task(step, samples))

@@ -1,22 +1,43 @@
-"""The one training loop: budget, learning rate, progress, checkpoints, resume.
+"""The one training loop: budget, learning rate, progress, checkpoints, resume, several processes through accelerate.
 
-A step's randomness comes from (seed, stage, step, sample), so that resuming needs weights, optimizer and step only.
+A step's randomness comes from (seed, stage, step, sample), so that resuming needs weights, optimizer and step only, and
+so that two processes with a batch each do what one does with both: process i takes the i-th share of a step's samples.
 """
 
+import functools
 import json
+import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from timenet_lib.checkpoints import write_atomically
+from timenet_lib.checkpoints import sha256, write_atomically
 from timenet_lib.errors import InputError, TimeNetError, WeightsError
+
+T_BINS = 10  # of equal width on [0, 1], in which the loss is recorded as well
+PRECISIONS = ("auto", "float32", "bfloat16")
+BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
+
+
+class Losses(NamedTuple):
+    """The loss of each sample of a step, and its t where it has one."""
+
+    values: Float[Tensor, " b"]
+    t: Float[Tensor, " b"] | None = None
+
+
+LossOfStep = Callable[[nn.Module, int, range], Losses]  # of (module, step, samples)
 
 
 @dataclass(frozen=True)
@@ -44,85 +65,140 @@ class History:
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
+    t_sums: list[float] = field(default_factory=lambda: [0.0] * T_BINS)  # over the second half of the budget
+    t_counts: list[int] = field(default_factory=lambda: [0] * T_BINS)
+
+    def add(self, losses: Losses, share: float) -> None:
+        """Take in the losses of one step, those of all processes together."""
+        self.step += 1
+        self.losses.append(losses.values.mean().item())
+        if losses.t is not None and share >= 0.5:
+            bins = (losses.t * T_BINS).long().clamp(max=T_BINS - 1).tolist()
+            for index, value in zip(bins, losses.values.tolist(), strict=True):
+                self.t_sums[index] += value
+                self.t_counts[index] += 1
 
     def as_record(self, points: int = 100) -> dict[str, object]:
-        """Return steps, seconds and the loss as means over at most so many equal stretches."""
-        size = max(1, len(self.losses) // points)
+        """Return steps, seconds, the loss as means over at most so many equal stretches, and its means by t."""
+        size = max(1, math.ceil(len(self.losses) / points))
         stretches = [self.losses[i : i + size] for i in range(0, len(self.losses), size)]
+        by_t = [round(s / n, 5) if n else None for s, n in zip(self.t_sums, self.t_counts, strict=True)]
         return {
             "steps": self.step,
             "seconds": round(self.seconds, 1),
             "loss": [round(sum(s) / len(s), 5) for s in stretches],
+            **({"loss_by_t": by_t} if any(self.t_counts) else {}),
         }
 
 
 def learning_rate(progress: float, step: int, peak: float, warmup: int = 20) -> float:
     """Return the rate: a linear rise over the first steps, then half a cosine down to zero."""
-    cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(progress, 1.0))).item())
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return peak * min(1.0, (step + 1) / warmup) * cosine
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return bfloat16 where the device multiplies it fast, None for plain float32."""
-    if device.type == "cuda":
-        return torch.bfloat16
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.bfloat16 if device.type == "cpu" and capabilities.get("amx_bf16") else None
+def make_accelerator(device: str = "cpu") -> Accelerator:
+    """Return what joins this process to the others of an `accelerate launch`, on the device that was asked for."""
+    return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision="no", device_placement=False)
+
+
+@functools.cache
+def fast_bfloat16(device_type: str) -> bool:
+    """Tell whether this machine multiplies bfloat16 at least 1.5 times as fast as float32; tried once a process."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    best = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, seconds = torch.ones(512, 512, dtype=dtype), []
+        for _ in range(5):
+            begin = time.perf_counter()
+            a @ a
+            seconds.append(time.perf_counter() - begin)
+        best[dtype] = min(seconds)
+    return best[torch.float32] > 1.5 * best[torch.bfloat16]
+
+
+def training_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """Return what the network computes in; "auto" is bfloat16 where that is fast. Weights stay in float32."""
+    if precision not in PRECISIONS:
+        raise InputError(f"no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if precision == "auto":
+        precision = "bfloat16" if fast_bfloat16(device.type) else "float32"
+    return getattr(torch, precision)
 
 
 def train_loop(
     module: nn.Module,
-    loss_of_step: Callable[[int], Tensor],
+    loss_of_step: LossOfStep,
     budget: Budget,
     peak_rate: float,
     checkpoint: Path,
+    batch_size: int,
     resume: bool = False,
+    identity: Mapping[str, Any] | None = None,
+    precision: str = "auto",
+    accelerator: Accelerator | None = None,
     save_every: float = 60.0,
     progress: bool = True,
 ) -> History:
     """Train the module's parameters that want a gradient; return the history.
 
-    The loss of a step is the mean over the samples that loss_of_step returns. A checkpoint is written every
+    The loss of a step is the mean over its samples, batch_size for each process. A checkpoint is written every
     save_every seconds and on an interrupt; with resume the loop goes on from it, or starts afresh where there is none.
+    identity says what is being trained: a checkpoint with another one is refused.
     """
+    accelerator = accelerator or make_accelerator()
     module.to(memory_format=torch.channels_last)  # convolutions run a fifth faster
     params = [p for p in module.parameters() if p.requires_grad]
     device = params[0].device
     optimizer = torch.optim.AdamW(params, lr=peak_rate, weight_decay=0.0)
-    history = load_checkpoint(checkpoint, module, optimizer) if resume and checkpoint.is_file() else History()
-    dtype = autocast_dtype(device)
-    bar = tqdm(total=1.0, desc=checkpoint.stem, disable=not progress, bar_format=BAR, initial=0.0)
+    history = History()
+    dtype, identity = agree(accelerator, training_dtype(precision, device)), dict(identity or {})
+    if resume and checkpoint.is_file():
+        history, dtype = load_checkpoint(checkpoint, module, optimizer, identity)
+    model, optimizer_ = accelerator.prepare(module, optimizer)
+    first = accelerator.process_index * batch_size
+    main = accelerator.is_main_process
+    bar = tqdm(total=1.0, desc=checkpoint.stem, disable=not (progress and main), bar_format=BAR, initial=0.0)
     saved = time.monotonic()
     try:
-        while (share := budget.progress(history.step, history.seconds)) < 1:
+        while (share := agree(accelerator, budget.progress(history.step, history.seconds))) < 1:
             begin = time.monotonic()
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(share, history.step, peak_rate)
-            with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                losses = loss_of_step(history.step)
-            loss = losses.mean()
-            if not torch.isfinite(loss):
-                raise TimeNetError(f"{checkpoint.stem}: the loss is {loss.item()} at step {history.step}")
-            loss.backward()
-            nn.utils.clip_grad_norm_(params, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            history.step += 1
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                losses = loss_of_step(model, history.step, range(first, first + batch_size))
+            accelerator.backward(losses.values.mean())
+            together = gather(accelerator, losses)
+            if not torch.isfinite(together.values).all():
+                raise TimeNetError(f"{checkpoint.stem}: the loss is no longer finite at step {history.step}")
+            accelerator.clip_grad_norm_(params, 1.0)
+            optimizer_.step()
+            optimizer_.zero_grad(set_to_none=True)
+            history.add(together, share)
             history.seconds += time.monotonic() - begin
-            history.losses.append(loss.item())
-            report(bar, budget, history, len(losses))
-            if time.monotonic() - saved > save_every:
-                save_checkpoint(checkpoint, module, optimizer, history)
+            report(bar, budget, history, len(together.values))
+            if main and time.monotonic() - saved > save_every:
+                save_checkpoint(checkpoint, module, optimizer, history, identity, dtype)
                 saved = time.monotonic()
     except KeyboardInterrupt:
-        save_checkpoint(checkpoint, module, optimizer, history)
+        if main:
+            save_checkpoint(checkpoint, module, optimizer, history, identity, dtype)
         raise
     finally:
         bar.close()
     return history
 
 
-BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
+def agree(accelerator: Accelerator, value: Any) -> Any:
+    """Return the first process's value in all processes."""
+    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
+
+
+def gather(accelerator: Accelerator, losses: Losses) -> Losses:
+    """Return the losses of the samples of all processes, in order."""
+    values, t = losses.values.detach().float(), losses.t
+    return Losses(accelerator.gather(values), None if t is None else accelerator.gather(t))
 
 
 def report(bar: tqdm, budget: Budget, history: History, batch: int) -> None:
@@ -137,28 +213,52 @@ def report(bar: tqdm, budget: Budget, history: History, batch: int) -> None:
     bar.update(0)
 
 
-def save_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, history: History) -> None:
+def save_checkpoint(
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: History,
+    identity: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> None:
     """Write weights, optimizer state and history into one safetensors file, atomically."""
     tensors = {f"module.{k}": v.contiguous() for k, v in module.state_dict().items()}
     for i, state in enumerate(optimizer.state_dict()["state"].values()):
         tensors |= {f"optimizer.{i}.{k}": v.contiguous() for k, v in state.items()}
-    header = {"step": history.step, "seconds": history.seconds, "losses": history.losses}
-    write_atomically(path, save(tensors, metadata={"history": json.dumps(header)}))
+    header = {
+        "history": asdict(history),
+        "identity": identity,
+        "dtype": str(dtype).removeprefix("torch."),
+        "sha256": digest(tensors),
+    }
+    write_atomically(path, save(tensors, metadata={"header": json.dumps(header)}))
 
 
-def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> History:
-    """Load what save_checkpoint wrote; a damaged or foreign file is a WeightsError."""
+def load_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
+) -> tuple[History, torch.dtype]:
+    """Load what save_checkpoint wrote; a damaged file, or one of another training, is a WeightsError."""
     try:
         with safe_open(path, "pt") as file:
-            history = History(**json.loads(file.metadata()["history"]))
+            header = json.loads(file.metadata()["header"])
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        if digest(tensors) != header["sha256"]:
+            raise ValueError("it does not fit its SHA-256")
+        there, mine = header["identity"], json.loads(json.dumps(identity))
+        if odd := [k for k in {**there, **mine} if there.get(k) != mine.get(k)]:
+            raise ValueError(f"it was made with another {', '.join(odd)}")
+        history, dtype = History(**header["history"]), getattr(torch, header["dtype"])
         module.load_state_dict(strip(tensors, "module."))
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path} cannot be resumed from ({error}); delete it to start this stage afresh") from error
-    indices: Iterable[int] = range(len(optimizer.param_groups[0]["params"]))
-    states = {i: strip(tensors, f"optimizer.{i}.") for i in indices}
+    states = {i: strip(tensors, f"optimizer.{i}.") for i in range(len(optimizer.param_groups[0]["params"]))}
     optimizer.load_state_dict({**optimizer.state_dict(), "state": {i: s for i, s in states.items() if s}})
-    return history
+    return history, dtype
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return one SHA-256 over all tensors, in the order of their names."""
+    return sha256(b"".join(tensors[k].detach().cpu().numpy().tobytes() for k in sorted(tensors)))
 
 
 def strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

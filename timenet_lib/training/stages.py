@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
@@ -20,9 +22,9 @@ from timenet_lib.nets.tpn import TPN
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import key_seed
 from timenet_lib.presets import Preset, preset_from_dict
-from timenet_lib.training.extractor import make_task
+from timenet_lib.training.extractor import extractor_step, make_task
 from timenet_lib.training.flow import coupled_pairs, flow_step, independent_pairs
-from timenet_lib.training.loop import Budget, History, autocast_dtype, train_loop
+from timenet_lib.training.loop import Budget, History, LossOfStep, make_accelerator, train_loop, training_dtype
 from timenet_lib.training.tpn import tpn_step
 
 # of the minutes of `all`
@@ -80,6 +82,17 @@ class Run:
     command: str = ""
     progress: bool = True
     task: str = "dense"  # of the extractor
+    precision: str = "auto"
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        """What joins this process to the others of an `accelerate launch`; alone it does nothing."""
+        return make_accelerator(self.device)
+
+    @cached_property
+    def on(self) -> torch.device:
+        """The device of this process: the caller's, or this process's own among several."""
+        return self.accelerator.device if self.accelerator.num_processes > 1 else torch.device(self.device)
 
     def budget(self, stage: str, steps: int, share: float = 1.0) -> Budget:
         """Return the budget of a stage: the preset's steps unless steps or minutes were asked for."""
@@ -87,7 +100,7 @@ class Run:
 
     def record(self, history: History, parents: dict[str, str]) -> dict[str, Any]:
         """Return what is written beside the weights of a stage."""
-        dtype = autocast_dtype(torch.device(self.device))
+        dtype = training_dtype(self.precision, self.on)
         return {
             "preset": self.preset.as_dict(),
             "classes": list(self.data.classes),
@@ -99,7 +112,8 @@ class Run:
                 **history.as_record(),
                 "minutes": self.minutes,
                 "device": self.device,
-                "precision": str(dtype or torch.float32).removeprefix("torch."),
+                "processes": self.accelerator.num_processes,
+                "precision": str(dtype).removeprefix("torch."),
                 "torch": torch.__version__,
                 "python": sys.version.split()[0],
             },
@@ -119,16 +133,29 @@ class Run:
         return False
 
     def train(
-        self, stage: str, module: nn.Module, loss: Callable[[int], Tensor], budget: Budget, rate: float
+        self, stage: str, module: nn.Module, loss: LossOfStep, budget: Budget, rate: float, batch_size: int = 0
     ) -> History:
         """Run the loop with this stage's checkpoint."""
-        checkpoint = self.out / "checkpoints" / f"{stage}.safetensors"
-        return train_loop(module, loss, budget, rate, checkpoint, self.resume, progress=self.progress)
+        return train_loop(
+            module,
+            loss,
+            budget,
+            rate,
+            self.out / "checkpoints" / f"{stage}.safetensors",
+            batch_size or self.preset.batch_size,
+            self.resume,
+            {"stage": stage, "preset": self.preset.as_dict(), "data": self.data.data_hash, "seed": self.seed},
+            self.precision,
+            self.accelerator,
+            progress=self.progress,
+        )
 
     def finish(self, stage: str, module: nn.Module, record: dict[str, Any]) -> None:
-        """Write the finished stage; its checkpoint has served its turn."""
-        checkpoints.save_stage(self.out, stage, module, record)
-        (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
+        """Write the finished stage, by one process for all; its checkpoint has served its turn."""
+        if self.accelerator.is_main_process:
+            checkpoints.save_stage(self.out, stage, module, record)
+            (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
 
 
 def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
@@ -138,7 +165,7 @@ def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
         return make()
 
 
-def load_flow(folder: Path, name: str, device: str = "cpu") -> tuple[UNet, dict[str, Any]]:
+def load_flow(folder: Path, name: str, device: str | torch.device = "cpu") -> tuple[UNet, dict[str, Any]]:
     """Return flow_0 or flow_1 of a folder, frozen, and its record."""
     state, record = checkpoints.load_stage(folder, name)
     flow = UNet(preset_from_dict(record["preset"]).unet_config(len(record["classes"])))
@@ -166,42 +193,46 @@ def train_flow_0(run: Run, share: float = 1.0) -> None:
     if not run.fresh("flow_0"):
         return
     preset, data = run.preset, run.data
-    flow = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "flow_0").to(run.device)
-    loss = flow_step(flow, lambda step: independent_pairs(data.images, data.labels, step, preset.batch_size, run.seed))
+    flow = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "flow_0").to(run.on)
+    loss = flow_step(lambda step, samples: independent_pairs(data.images, data.labels, step, samples, run.seed))
     history = run.train("flow_0", flow, loss, run.budget("flow_0", preset.flow_steps, share), preset.learning_rate)
     run.finish("flow_0", flow, run.record(history, {}))
 
 
-def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6)) -> None:
-    """Make couplings with flow_0 and train flow_1 on them, starting from flow_0's weights.
+def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> None:
+    """Make couplings with flow_{k-1} and train flow_k on them, starting from flow_{k-1}'s weights.
 
-    Paper: algorithm 1, a = 1. shares: of the minutes, for couplings and for training.
+    Paper: algorithm 1, there with k = 1 only. shares: of the minutes, for couplings and for training.
     """
-    if not run.fresh("flow_1"):
+    before, stage = f"flow_{k - 1}", f"flow_{k}"
+    if not run.fresh(stage):
         return
-    preset, data = run.preset, run.data
-    flow_0, record = load_flow(run.out, "flow_0", run.device)
-    folder = run.out / "couplings"
-    made = make_couplings(
-        flow_0,
+    preset, classes = run.preset, len(run.data.classes)
+    v, record = load_flow(run.out, before, run.on)
+    folder = run.out / "couplings" / stage
+    workers = run.accelerator
+    make_couplings(
+        v,
         folder,
         preset.num_couplings,
         preset.image_size,
-        len(data.classes),
+        classes,
         record["sha256"],
         run.seed,
+        k,
         preset.rtol,
         run.minutes * shares[0] if run.minutes else None,
-        run.progress,
+        run.progress and workers.is_main_process,
+        (workers.process_index, workers.num_processes),
     )
+    workers.wait_for_everyone()
     couplings = Couplings(folder)
-    flow_1 = UNet(flow_0.config).to(run.device)
-    flow_1.load_state_dict(flow_0.state_dict())
-    loss = flow_step(flow_1, lambda step: coupled_pairs(couplings, step, preset.batch_size, run.seed))
-    budget = run.budget("flow_1", preset.reflow_steps, shares[1])
-    history = run.train("flow_1", flow_1, loss, budget, preset.learning_rate / 2)
-    parents = {"flow_0": record["sha256"]}
-    run.finish("flow_1", flow_1, run.record(history, parents) | {"couplings": made})
+    flow = UNet(v.config).to(run.on)
+    flow.load_state_dict(v.state_dict())
+    loss = flow_step(lambda step, samples: coupled_pairs(couplings, step, samples, run.seed))
+    history = run.train(stage, flow, loss, run.budget(stage, preset.reflow_steps, shares[1]), preset.learning_rate / 2)
+    made = {**couplings.manifest, "count": len(couplings), "nfe": couplings.nfe}
+    run.finish(stage, flow, run.record(history, {before: record["sha256"]}) | {"couplings": made})
 
 
 def train_tpn(run: Run, share: float = 1.0) -> None:
@@ -214,11 +245,11 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     if run.textures is None:
         raise InputError("training the TPN needs textures for the synthetic anomalies")
     preset, data = run.preset, run.data
-    flow_1, record = load_flow(run.out, "flow_1", run.device)
-    tpn = TPN.from_flow(flow_1, preset.t).to(run.device)
-    features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.device)
+    flow_1, record = load_flow(run.out, "flow_1", run.on)
+    tpn = TPN.from_flow(flow_1, preset.t).to(run.on)
+    features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.on)
     synthesiser = Synthesiser(data.images, data.labels, run.textures, preset.anomalous_share, run.seed)
-    loss = tpn_step(flow_1, tpn, features, synthesiser, preset.batch_size, preset.lpips_weight)
+    loss = tpn_step(flow_1, preset.t, features, synthesiser, preset.lpips_weight)
     history = run.train("tpn", tpn, loss, run.budget("tpn", preset.tpn_steps, share), preset.tpn_learning_rate)
     run.finish("tpn", tpn, run.record(history, {"flow_1": record["sha256"]}))
 
@@ -231,9 +262,10 @@ def train_extractor(run: Run, default_steps: int = 1500) -> None:
         raise InputError("training the extractor needs textures for the synthetic anomalies")
     data = run.data
     synthesiser = Synthesiser(data.images, data.labels, run.textures, 0.7, run.seed, "extractor")
-    task = seeded(lambda: make_task(run.task, synthesiser, 16, run.preset.image_size), run.seed, "extractor")
-    task = task.to(run.device)
-    history = run.train("extractor", task, task.losses, run.budget("extractor", default_steps), 1e-3)
+    task = seeded(lambda: make_task(run.task, synthesiser, run.preset.image_size), run.seed, "extractor").to(run.on)
+    batch_size = 32 if run.task == "families" else 16
+    budget = run.budget("extractor", default_steps)
+    history = run.train("extractor", task, extractor_step, budget, 1e-3, batch_size)
     run.finish("extractor", task.net, {**run.record(history, {}), "task": run.task})
 
 
@@ -244,4 +276,4 @@ def train_all(run: Run) -> None:
     train_tpn(run, SHARES["tpn"])
 
 
-TRAIN = {"all": train_all, "flow": train_flow_0, "reflow": reflow, "tpn": train_tpn, "extractor": train_extractor}
+TRAIN = {"all": train_all, "flow": train_flow_0, "tpn": train_tpn, "extractor": train_extractor}
