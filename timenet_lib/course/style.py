@@ -27,6 +27,7 @@ COLOURS = {
     "mask": "#D55E00",
     "flow_0": "#0072B2",
     "flow_1": "#E69F00",
+    "flow_2": "#56B4E9",
     "timenet": "#009E73",
     "noise": "#767676",
 }
@@ -35,12 +36,13 @@ LABELS = {
     "mask": "true mask",
     "flow_0": "flow 0",
     "flow_1": "flow 1 (reflow)",
+    "flow_2": "flow 2 (reflow twice)",
     "timenet": "TimeNet",
     "noise": "noise",
 }
 Number = float | int  # said in full, since the tests check types as they are written
 HEAT_MAP = "inferno"
-_FURTHER_COLOURS = ["#CC79A7", "#56B4E9", "#F0E442"]
+_FURTHER_COLOURS = ["#CC79A7", "#F0E442"]
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
