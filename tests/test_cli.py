@@ -45,7 +45,7 @@ def photo(drawn_ci):
 def test_help_names_every_command():
     result = timenet("--help")
     assert result.returncode == 0
-    for command in ("run", "draw", "check-data", "train", "evaluate", "detect", "info"):
+    for command in ("run", "draw", "check-data", "train", "evaluate", "measure-flows", "detect", "info"):
         assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE)
 
 
@@ -178,3 +178,28 @@ def test_a_full_run_is_the_same_for_the_same_seed(trained, drawn_ci, tmp_path):
     for name in ("flow_0", "flow_1", "tpn"):
         assert (out / f"{name}.safetensors").read_bytes() == (trained / f"{name}.safetensors").read_bytes()
     assert (tmp_path / "again" / "calibration.json").read_text() == (trained / "calibration.json").read_text()
+
+
+def test_reflow_goes_on_to_flow_2_and_needs_flow_1(trained, drawn_ci, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    options = ("--preset", "ci", "--data", drawn_ci.root, "--steps", 2, "--out", copy)
+    done = timenet("train", "reflow", "--k", 2, *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((copy / "flow_2.json").read_text())["couplings"]["k"] == 2
+    refused(timenet("train", "reflow", "--k", 4, *options), "reflow needs flow_3")
+    refused(timenet("train", "tpn", "--k", 2, *options), "more than 1 is for the stage reflow alone")
+
+
+def test_measure_flows_prints_and_writes_what_it_measured(trained, drawn_ci, tmp_path):
+    path = tmp_path / "flows.json"
+    options = ("--data", drawn_ci.root, "--weights", trained, "--samples", 1, "--extractor-weights", "random")
+    done = timenet("measure-flows", *options, "--json", path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(path.read_text())
+    assert results["command"].startswith("timenet measure-flows --data")
+    assert results["seeds"] == [0, 1, 2]
+    for name in ("flow_0", "flow_1"):
+        shown = f"{sum(results['from_noise'][name]['straightness']) / 3:9.4f}"
+        assert shown in next(line for line in done.stdout.splitlines() if line.startswith("straightness"))
+        assert list(results["from_t"][name]) == ["1", "3", "5", "10"]
+    refused(timenet("measure-flows", *options, "--json", tmp_path / "no" / "f.json"), "its folder does not exist")

@@ -1,4 +1,4 @@
-"""The command line: timenet run, draw, check-data, train, evaluate, detect, info.
+"""The command line: timenet run, draw, check-data, train, evaluate, measure-flows, detect, info.
 
 A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written.
 """
@@ -61,19 +61,10 @@ def say(message: str) -> None:
 
 
 def check_device(name: str) -> str:
-    """Return the device's name; one that this machine lacks is an InputError."""
-    import torch
+    """Check a device without importing torch before it is needed."""
+    from timenet_lib.devices import check_device as check
 
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"no device {name!r}: choose cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"no device {name!r}: choose cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise InputError(f"--device {name}: this machine has {count} CUDA devices; use --device cpu")
-    return name
+    return check(name)
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -268,13 +259,7 @@ def evaluate(
 @EXTRACTOR
 @DEVICE
 def measure_flows(
-    data: Path | None,
-    weights: str,
-    json_path: Path | None,
-    t: float,
-    samples: int,
-    extractor_weights: str,
-    device: str,
+    data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
 ) -> None:
     """Measure what reflow does: straightness, samples and reconstructions of flow_0 and flow_1, three noise seeds."""
     from timenet_lib.checkpoints import write_json
@@ -285,7 +270,7 @@ def measure_flows(
 
     check_writable(json_path)
     model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
-    results = run_measure(course_data(model.preset, str(data or "")), model, t=t, samples=samples, say=say)
+    results = run_measure(course_data(model.preset, str(data or "")), model, say=say, **options)
     click.echo(format_flows(results))
     if json_path:
         write_json(json_path, {**results, "command": shown_command()})
@@ -306,14 +291,9 @@ def check_writable(path: Path | None) -> None:
 @EXTRACTOR
 @DEVICE
 def detect(
-    images: tuple[Path, ...],
-    class_name: str | None,
-    weights: str,
-    json_path: Path | None,
-    seed: int,
-    extractor_weights: str,
-    device: str,
-) -> None:
+    images: tuple[Path, ...], class_name: str | None, weights: str, json_path: Path | None, seed: int,
+    extractor_weights: str, device: str,
+) -> None:  # fmt: skip
     """Score photographs: the higher, the more likely a defect."""
     from timenet_lib.checkpoints import write_json
     from timenet_lib.detector import TimeNet
@@ -344,7 +324,3 @@ def info(preset: str, classes: int) -> None:
     click.echo(f"preset {chosen.name}: {chosen.image_size} x {chosen.image_size} px, {classes} classes, t = {chosen.t}")
     for row in network_costs(chosen, classes):
         click.echo(f"{row.name:<34} {row.parameters / 1e6:8.2f} M parameters {row.gflop:9.2f} GFLOP an image")
-
-
-if __name__ == "__main__":
-    main()

@@ -169,6 +169,12 @@ class TimeNet:
         return Distances(d.pixel.cpu(), [x.cpu() for x in d.d1], [x.cpu() for x in d.d2])
 
     @torch.no_grad()
+    def feature_maps(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """Return the extractor's features of images in [-1, 1], a map a level."""
+        parts = [[f.cpu() for f in self.features(batch.to(self.device))] for batch in x.split(BATCH)]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    @torch.no_grad()
     def perceptual_distance(self, x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         """Return the LPIPS-style distance of images in the features of this model's extractor."""
         return perceptual_distance(self.features, x.to(self.device), y.to(self.device)).cpu()

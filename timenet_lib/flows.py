@@ -17,6 +17,7 @@ from timenet_lib.data.images import as_float
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.evaluate import metrics_of
+from timenet_lib.losses import feature_distance
 from timenet_lib.metrics import auroc, bootstrap_interval
 from timenet_lib.score import image_score, score_maps
 from timenet_lib.straightness import fresh_noise, measure_straightness
@@ -29,6 +30,7 @@ NOISE_ROWS = {
     "nearest_one_step": "1 step, distance to the nearest real image",
     "nearest_real": "real image, distance to the nearest other",
 }
+SPREAD = {"i_auroc": "I-AUROC", "pro": "PRO"}
 Say = Callable[[str], None]
 
 
@@ -117,12 +119,13 @@ def nearest_distance(
     With itself, x are the real images, and each is compared with the others.
     """
     best = []
-    for i, (image, k) in enumerate(zip(x.clamp(-1, 1), c, strict=True)):
-        own = labels == k
-        if itself:
-            own[i] = False
-        others = real[own]
-        best.append(float(model.perceptual_distance(image.expand_as(others), others).min()))
+    for k in c.unique():
+        own, candidates = model.feature_maps(x[c == k].clamp(-1, 1)), model.feature_maps(real[labels == k])
+        for i in range(len(own[0])):
+            far = feature_distance([f[i : i + 1] for f in own], candidates)
+            if itself:
+                far[i] = torch.inf
+            best.append(float(far.min()))
     return float(np.mean(best))
 
 
@@ -160,7 +163,7 @@ def interval(metric: Callable[..., float], *arrays: np.ndarray, strata: np.ndarr
 
 
 def format_flows(results: dict[str, Any]) -> str:
-    """Return the results as two tables, means over the seeds; distances as they are, metrics in percent."""
+    """Return the results as tables: from noise means over the seeds, from t the first seed; metrics in percent."""
 
     def mean(values: Sequence[float]) -> float:
         return float(np.mean(values))
@@ -169,15 +172,21 @@ def format_flows(results: dict[str, Any]) -> str:
     lines = [f"from noise: {results['samples']} samples, seeds {seeds}", f"{'':<44}{'flow_0':>9}{'flow_1':>9}"]
     for key, words in NOISE_ROWS.items():
         lines.append(f"{words:<44}" + "".join(f"{mean(noise[name][key]):9.4f}" for name in FLOWS))
-    lines += [
-        "",
-        f"from t = {results['t']}: {results['images']} test images (more than one step: seed {seeds[0]} only)",
-    ]
+    lines += ["", f"from t = {results['t']}: {results['images']} test images, seed {seeds[0]}"]
     lines.append(f"{'':<17}{'squared error':>14}{'perceptual':>12}{'I-AUROC':>9}{'P-AUROC':>9}{'PRO':>7}")
     for name in FLOWS:
         for steps, row in results["from_t"][name].items():
             words = f"{name}, {steps} step{'' if steps == '1' else 's'}"
-            errors = f"{mean(row['squared_error']):14.5f}{mean(row['perceptual_distance']):12.4f}"
-            rates = [100 * mean(row[key]) for key in ("i_auroc", "p_auroc", "pro")]
+            errors = f"{row['squared_error'][0]:14.5f}{row['perceptual_distance'][0]:12.4f}"
+            rates = [100 * row[key][0] for key in ("i_auroc", "p_auroc", "pro")]
             lines.append(f"{words:<17}{errors}{rates[0]:9.1f}{rates[1]:9.1f}{rates[2]:7.1f}")
+    lines += [
+        "",
+        f"one step, lowest to highest of seeds {seeds}; then a 95 % interval over the images, all classes together",
+    ]
+    for name in FLOWS:
+        row = results["from_t"][name]["1"]
+        spread = [f"{words} {100 * min(row[key]):.1f} to {100 * max(row[key]):.1f}" for key, words in SPREAD.items()]
+        low, high = row["i_auroc_all_classes_interval"][0]
+        lines.append(f"{name}: {', '.join(spread)}; I-AUROC interval {100 * low:.1f} to {100 * high:.1f}")
     return "\n".join(lines)

@@ -33,9 +33,14 @@ def perceptual_distance(
 
     Paper: section 2.2 (LPIPS, there with its own backbone). Zero for x = y, at most 4 a level.
     """
+    return feature_distance(features(x), features(y))
+
+
+def feature_distance(fx: list[Float[Tensor, "_ _ _ _"]], fy: list[Float[Tensor, "b _ _ _"]]) -> Float[Tensor, " b"]:
+    """Return perceptual_distance from features that are there already; one image in fx is compared with all of fy."""
     distances = [
-        (F.normalize(fx, dim=1, eps=1e-6) - F.normalize(fy, dim=1, eps=1e-6)).square().sum(dim=1).mean(dim=(1, 2))
-        for fx, fy in zip(features(x), features(y), strict=True)
+        (F.normalize(a, dim=1, eps=1e-6) - F.normalize(b, dim=1, eps=1e-6)).square().sum(dim=1).mean(dim=(1, 2))
+        for a, b in zip(fx, fy, strict=True)
     ]
     return torch.stack(distances).sum(dim=0)
 

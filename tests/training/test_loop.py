@@ -1,3 +1,4 @@
+import functools
 import itertools
 import os
 import signal
@@ -68,6 +69,22 @@ def test_an_interrupted_run_resumes_bit_for_bit(tmp_path):
     assert resumed.losses == complete.losses
     assert (resumed.t_sums, resumed.t_counts) == (complete.t_sums, complete.t_counts)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_an_interrupt_within_a_step_leaves_no_checkpoint_of_half_a_step(tmp_path, monkeypatch):
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path)
+    before = path.read_bytes()
+
+    def stepped_on(*args):
+        descend(*args)
+        raise KeyboardInterrupt
+
+    descend = loop.descend
+    monkeypatch.setattr(loop, "descend", stepped_on)
+    with pytest.raises(KeyboardInterrupt):
+        train(net(), path, resume=True)
+    assert path.read_bytes() == before
 
 
 CHILD = """
@@ -214,3 +231,12 @@ def test_progress_shows_loss_rate_and_time_left(tmp_path, capsys):
     assert "step 3, loss" in shown
     assert "images/s" in shown
     assert "<" in shown  # elapsed<left
+
+
+def test_progress_goes_on_after_a_resume(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path)
+    monkeypatch.setattr(loop, "tqdm", functools.partial(loop.tqdm, mininterval=0.0))
+    train_loop(net(), loss_for(), Budget(20), 1e-2, path, 4, resume=True)
+    shown = capsys.readouterr().err
+    assert all(f"step {n}, loss" in shown for n in range(11, 21))

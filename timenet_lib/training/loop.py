@@ -159,30 +159,31 @@ def train_loop(
     model, optimizer_ = accelerator.prepare(module, optimizer)
     first = accelerator.process_index * batch_size
     main = accelerator.is_main_process
-    bar = tqdm(total=1.0, desc=checkpoint.stem, disable=not (progress and main), bar_format=BAR, initial=0.0)
+    begun = min(1.0, budget.progress(history.step, history.seconds))
+    off = not (progress and main)
+    bar = tqdm(total=1.0, initial=begun, miniters=0, desc=checkpoint.stem, disable=off, bar_format=BAR)
     saved = time.monotonic()
+    settled = True  # weights and history are of the same step
     try:
         while (share := agree(accelerator, budget.progress(history.step, history.seconds))) < 1:
             begin = time.monotonic()
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(share, history.step, peak_rate)
+            rate = learning_rate(share, history.step, peak_rate)
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 losses = loss_of_step(model, history.step, range(first, first + batch_size))
-            accelerator.backward(losses.values.mean())
             together = gather(accelerator, losses)
             if not torch.isfinite(together.values).all():
                 raise TimeNetError(f"{checkpoint.stem}: the loss is no longer finite at step {history.step}")
-            accelerator.clip_grad_norm_(params, 1.0)
-            optimizer_.step()
-            optimizer_.zero_grad(set_to_none=True)
+            settled = False
+            descend(accelerator, optimizer_, params, losses.values.mean(), rate)
             history.add(together, share)
             history.seconds += time.monotonic() - begin
+            settled = True
             report(bar, budget, history, len(together.values))
             if main and time.monotonic() - saved > save_every:
                 save_checkpoint(checkpoint, module, optimizer, history, identity, dtype)
                 saved = time.monotonic()
     except KeyboardInterrupt:
-        if main:
+        if main and settled:
             save_checkpoint(checkpoint, module, optimizer, history, identity, dtype)
         raise
     finally:
@@ -193,6 +194,18 @@ def train_loop(
 def agree(accelerator: Accelerator, value: Any) -> Any:
     """Return the first process's value in all processes."""
     return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
+
+
+def descend(
+    accelerator: Accelerator, optimizer: torch.optim.Optimizer, params: list[nn.Parameter], loss: Tensor, rate: float
+) -> None:
+    """Take one step down the gradient, whose norm is cut to 1, at this learning rate."""
+    accelerator.backward(loss)
+    accelerator.clip_grad_norm_(params, 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
 
 
 def gather(accelerator: Accelerator, losses: Losses) -> Losses:
