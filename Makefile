@@ -48,6 +48,8 @@ weights: $(STAMP)  ## train every shipped stage from nothing; resumable; about 7
 	$(BIN)/timenet train extractor --out timenet_lib/weights/demo --resume
 	$(BIN)/timenet train all --out timenet_lib/weights/demo --resume
 	$(BIN)/timenet evaluate --weights demo --json timenet_lib/weights/demo/evaluation.json
+	$(BIN)/timenet measure-flows --weights demo --json timenet_lib/weights/demo/flows.json
+	$(BIN)/python -m timenet_lib.course.maintain difficulty
 
 clean:             ## remove what was made, but not .venv
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

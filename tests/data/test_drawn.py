@@ -276,7 +276,15 @@ def test_what_is_drawn_is_frozen_at_version_1():
         assert mask.sum() == pytest.approx(pixels, abs=3), name
 
 
-def test_the_record_of_the_difficulty_is_of_this_version_and_within_the_bounds():
+def test_the_difficulty_was_measured_again_for_the_shipped_weights():
+    weights = Path(drawn.__file__).parents[2] / "weights" / "demo"
+    record = json.loads((weights / "difficulty.json").read_text())
+    assert record["version"] == drawn.VERSION
+    for name, sha256 in record["weights_sha256"].items():
+        assert json.loads((weights / f"{name}.json").read_text())["sha256"] == sha256
+
+
+def test_the_record_of_the_difficulty_when_it_was_frozen_is_of_this_version_and_within_the_bounds():
     record = json.loads((Path(drawn.__file__).parent / "difficulty.json").read_text())
     assert record["version"] == drawn.VERSION
     a, b = record["bound_a"], record["bound_b"]
