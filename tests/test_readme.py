@@ -22,6 +22,7 @@ SMALLER = {
     "--minutes 60": "--preset ci --steps 2",
     "--preset paper --data": "--preset ci --steps 2 --data",
     "--device cuda": "",
+    "measure-flows": "measure-flows --samples 1",
 }
 
 
@@ -75,12 +76,12 @@ def test_every_command_runs(workplace):
         args = shlex.split(line)
         assert args[0] == "timenet", line
         seen.add(args[1])
-        if args[1] == "evaluate" and "--data" not in args:
+        if args[1] in ("evaluate", "measure-flows") and "--data" not in args:
             args += ["--data", str(workplace / "drawn")]
         paths = [sorted(map(str, workplace.glob(a))) if "*" in a else [a] for a in args[1:]]
         result = run([sys.executable, "-m", "timenet_lib", *[p for part in paths for p in part]], workplace)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
-    assert seen == {"draw", "check-data", "detect", "evaluate", "info", "train"}
+    assert seen == {"draw", "check-data", "detect", "evaluate", "info", "measure-flows", "train"}
 
 
 def test_the_python_example_runs(workplace):

@@ -13,6 +13,25 @@ BANDS = {  # what a model of a few steps can reach; wide, since they only show t
     "00_the_answer_first": {
         f"{m}_{k}": (0.0, 1.0) for m in ("flow_0", "flow_1", "timenet") for k in ("i_auroc", "p_auroc", "pro")
     },
+    "01_rectified_flow": {
+        "points_error": (0.0, 0.02),  # of the velocity that was learnt live
+        "points_loss": (1.45, 1.65),
+        "points_floor": (1.5, 1.6),
+        "mse_one_t0": (1.4, 1.7),
+        "mse_fifty_t0": (2.8, 3.4),
+        "off_right": (0.1, 0.25),
+        "off_wrong": (0.3, 1.0),
+    },
+    "02_reflow": {
+        "points_s0": (0.2, 1.2),
+        "points_s1": (0.0, 0.1),
+        "points_s2": (0.0, 0.1),
+        "points_s_shuffled": (0.2, 1.2),
+        "flow_0_straightness": (0.0, 1.0),
+        "flow_1_straightness": (0.0, 1.0),
+        "my_straightness": (0.0, 1.0),
+        **{f"flow_{k}_{n}_squared": (0.0, 1.0) for k in (0, 1) for n in (1, 3, 10)},
+    },
     "04_scoring": {
         **{f"{m}_{k}": (0.0, 1.0) for m in ("flow_0", "flow_1", "timenet") for k in ("i_auroc", "pro")},
         **{f"steps_{n}_i_auroc": (0.0, 1.0) for n in (1, 3, 10, "timenet")},
@@ -28,6 +47,18 @@ FIGURES = {
         "00_over_t.png",
         "00_misses.png",
         "interactive/00_timestep_explorer.html",
+    },
+    "01_rectified_flow": {
+        *(f"01_{n}.png" for n in ("answer", "pairs", "loss", "trajectories", "solvers", "one_step", "training")),
+        "01_classes.png",
+        "01_wrong_time.png",
+        "interactive/01_trajectories.html",
+        "interactive/01_one_step.html",
+    },
+    "02_reflow": {
+        *(f"02_{n}.png" for n in ("answer", "couplings", "trajectories", "one_step", "straightness", "short_reflow")),
+        "interactive/02_trajectories.html",
+        "interactive/02_steps.html",
     },
     "04_scoring": {
         *(f"04_{n}.png" for n in ("pieces", "levels", "smoothing", "border", "curves", "pro_200", "figure_6")),

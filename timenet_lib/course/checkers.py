@@ -37,3 +37,65 @@ def check_formula_5(f: Callable[..., Any]) -> str:
     if torch.allclose(value, per_image):
         return "the maxima are taken image by image: that is the scope 'image'; here they run over all maps"
     return RIGHT if torch.allclose(value, expected) else "it is not (w max d2 / max d1) d1 + d2; compare term by term"
+
+
+def check_heun(step: Callable[..., Any]) -> str:
+    """Check a reader's step of Heun's method, step(v, xt, t, dt, c) with t and dt numbers.
+
+    Not in the paper: a solver of second order, two function evaluations a step.
+    """
+    x, c, t, dt = torch.tensor([[1.0, -2.0], [0.5, 3.0]]), torch.tensor([0, 1]), 0.25, 0.5
+    calls: list[Tensor] = []
+
+    def v(xt: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        calls.append(torch.as_tensor(t))
+        return (1 + t.reshape(-1, 1)) * xt
+
+    first = (1 + t) * x
+    second = (1 + t + dt) * (x + dt * first)
+    expected, euler, same_t = (
+        x + dt * (first + second) / 2,
+        x + dt * first,
+        x + dt * (first + (1 + t) * (x + dt * first)) / 2,
+    )
+    try:
+        value = step(v, x, t, dt, c)
+    except Exception as error:
+        return f"it raises {type(error).__name__}: {error}"
+    if value is None:
+        return "not yet: it returns None"
+    if not isinstance(value, Tensor) or value.shape != x.shape:
+        return f"it should return points of the shape of xt, {tuple(x.shape)}"
+    if torch.allclose(value, expected):
+        return RIGHT if len(calls) == 2 else f"right, but it asks for the velocity {len(calls)} times; two are enough"
+    if torch.allclose(value, euler):
+        return "that is Euler's step: the velocity at the other end is to be averaged in"
+    if torch.allclose(value, same_t):
+        return "the second velocity is to be taken at t + dt, not at t"
+    if torch.allclose(value, x + dt * (first + second)):
+        return "it adds both velocities: the mean of the two is meant"
+    return "compare with xt + dt (v(xt, t, c) + v(xt + dt v(xt, t, c), t + dt, c)) / 2"
+
+
+def check_gain(gain: Callable[..., Any]) -> str:
+    """Check a reader's gain(s, t): what the best one step keeps of a deviation along which normal images have std s.
+
+    Paper: section 2.1.2, eq. (3), on x1 ~ N(0, s²).
+    """
+    cases = [(1.0, 0.83), (0.1, 0.83), (0.3, 0.5), (2.0, 0.1), (0.5, 1.0)]
+    expected = [t**2 * s**2 / (t**2 * s**2 + (1 - t) ** 2) for s, t in cases]
+    mean_slope = [t * s**2 / (t**2 * s**2 + (1 - t) ** 2) for s, t in cases]
+    try:
+        values = [gain(s, t) for s, t in cases]
+    except Exception as error:
+        return f"it raises {type(error).__name__}: {error}"
+    if any(value is None for value in values):
+        return "not yet: it returns None"
+    close = [[abs(float(a) - b) < 1e-6 for a, b in zip(values, each, strict=True)] for each in (expected, mean_slope)]
+    if all(close[0]):
+        return RIGHT
+    if all(close[1]):
+        return "that multiplies xt; a deviation of x1 enters xt only as t times itself"
+    if any(not 0 <= float(value) <= 1 + 1e-6 for value in values):
+        return "a gain lies between 0 (forgotten) and 1 (kept)"
+    return "E[x1 | xt] = t s² / (t² s² + (1 - t)²) xt, and a deviation d of x1 changes xt by t d"
