@@ -13,7 +13,7 @@ from timenet_lib.checkpoints import (
     write_atomically,
     write_json,
 )
-from timenet_lib.errors import WeightsError
+from timenet_lib.errors import OutputError, WeightsError
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OutputError, match="No space"):
         write_atomically(path, b"new")
     assert json.loads(path.read_text()) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

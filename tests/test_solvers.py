@@ -50,6 +50,14 @@ def test_rk45_reaches_the_exact_solution_and_counts_its_evaluations(noise):
         assert torch.allclose(x, t * MEAN + variance**0.5 * noise, atol=50 * 1e-5)
 
 
+def test_a_velocity_of_nearly_0_is_not_asked_for_beyond_1_either(noise):
+    """The slower the flow, the longer the first step that the solver tries."""
+    asked = []
+    x1, _ = rk45(lambda xt, t, c: asked.append(float(t[0])) or 1e-6 * xt, noise, 0.0, C)
+    assert max(asked) <= 1
+    assert torch.allclose(x1, noise, atol=1e-4)
+
+
 def test_a_smaller_tolerance_costs_more_and_errs_less(noise):
     loose, tight = (rk45(gaussian_velocity, noise, 0.0, C, tol) for tol in (1e-2, 1e-6))
     assert tight.nfe > loose.nfe

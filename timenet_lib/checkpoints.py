@@ -56,7 +56,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
-        raise OutputError(f"{path} cannot be written ({error.strerror}): {advice}") from error
+        raise OutputError(f"{path} cannot be written ({error.strerror or error}): {advice}") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -95,7 +95,7 @@ def rk45(
     def field(s: Tensor, x: Tensor) -> Tensor:
         nonlocal nfe
         nfe += 1
-        return v(x, s.to(x.dtype).expand(x.shape[0]), c)
+        return v(x, s.clamp(max=1.0).to(x.dtype).expand(x.shape[0]), c)  # the trial for a first step may overshoot
 
     def accepted(s: Tensor, x: Tensor, dt: Tensor) -> None:
         if callback is not None and s > t:

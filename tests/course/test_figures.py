@@ -11,7 +11,7 @@ from timenet_lib.checkpoints import write_atomically
 from timenet_lib.course.figures import read_manifest, save_figure, save_viewer
 from timenet_lib.course.style import new_figure
 from timenet_lib.course.viewer import Panel, Viewer
-from timenet_lib.errors import InputError
+from timenet_lib.errors import InputError, OutputError
 
 
 def line(height=1.0):
@@ -79,7 +79,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     path = tmp_path / "a.txt"
     write_atomically(path, b"old")
     monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]

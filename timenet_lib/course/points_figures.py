@@ -181,7 +181,8 @@ def draw_frames(
     path: Float[Tensor, "n b 2"], c: Int[Tensor, " b"], colour: str, steps: Sequence[int]
 ) -> list[UInt8[np.ndarray, "size size 3"]]:
     """Draw, for each of the steps, the points there and, faintly, how they came."""
-    figure = Figure((FRAME / FRAME_DPI, FRAME / FRAME_DPI), dpi=FRAME_DPI, facecolor="white", layout="none")
+    figure = Figure((FRAME / FRAME_DPI, FRAME / FRAME_DPI), dpi=FRAME_DPI, facecolor="white")
+    figure.set_layout_engine("none")
     canvas = FigureCanvasAgg(figure)
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), aspect="equal")
