@@ -9,7 +9,7 @@ from torch import nn
 
 from timenet_lib.course.models import stratified
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import InputError
+from timenet_lib.errors import DataError, InputError
 from timenet_lib.flows import format_flows, from_noise, measure_flows, nearest_distance
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.unet import UNet
@@ -84,6 +84,19 @@ def test_the_nearest_image_is_one_of_the_class_and_not_itself(model):
     between = [float(model.perceptual_distance(real[i : i + 1], real[i + 1 : i + 2])) for i in (0, 2)]
     expected = np.mean(between)  # the distance is symmetric
     assert nearest_distance(model, real, labels, real, labels, itself=True) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_folder_without_masks_has_a_table_all_the_same(model, few):
+    results = measure_flows(few, model, seeds=(0,), num_steps=(1,), samples=1)
+    for name in ("flow_0", "flow_1"):
+        results["from_t"][name]["1"] |= {"p_auroc": [None], "pro": [None]}
+    line = next(each for each in format_flows(results).splitlines() if each.startswith("flow_1, 1 step"))
+    assert line.split()[-2:] == ["n/a", "n/a"]
+
+
+def test_two_good_images_of_every_class_are_needed(model, drawn_ci):
+    with pytest.raises(DataError, match="fewer than two good test images of button, cable"):
+        measure_flows(stratified(drawn_ci, good=1, defective=2), model)
 
 
 def test_flow_1_is_needed(model, few, monkeypatch):

@@ -15,8 +15,8 @@ from torch import Tensor
 from timenet_lib.data.folder import FolderIndex, load_images
 from timenet_lib.data.images import as_float
 from timenet_lib.detector import BATCH, TimeNet
-from timenet_lib.errors import InputError
-from timenet_lib.evaluate import metrics_of
+from timenet_lib.errors import DataError, InputError
+from timenet_lib.evaluate import metrics_of, percent
 from timenet_lib.losses import feature_distance
 from timenet_lib.metrics import auroc, bootstrap_interval
 from timenet_lib.score import image_score, score_maps
@@ -53,6 +53,11 @@ def measure_flows(
     images = load_images(index.test, model.preset.image_size)
     c = model.labels([s.class_name for s in index.test])
     good = torch.tensor([not s.defective for s in index.test])
+    few = [name for k, name in enumerate(model.classes) if int((good & (c == k)).sum()) < 2]
+    if few:
+        raise DataError(
+            f"{index.root} holds fewer than two good test images of {', '.join(few)}: nothing to compare with"
+        )
     results: dict[str, Any] = {"from_noise": {}, "from_t": {}}
     for name in FLOWS:
         say(f"{name}: {samples} samples of each class from noise, {len(seeds)} seeds")
@@ -178,15 +183,19 @@ def format_flows(results: dict[str, Any]) -> str:
         for steps, row in results["from_t"][name].items():
             words = f"{name}, {steps} step{'' if steps == '1' else 's'}"
             errors = f"{row['squared_error'][0]:14.5f}{row['perceptual_distance'][0]:12.4f}"
-            rates = [100 * row[key][0] for key in ("i_auroc", "p_auroc", "pro")]
-            lines.append(f"{words:<17}{errors}{rates[0]:9.1f}{rates[1]:9.1f}{rates[2]:7.1f}")
+            rates = [percent(row[key][0]).strip() for key in ("i_auroc", "p_auroc", "pro")]
+            lines.append(f"{words:<17}{errors}{rates[0]:>9}{rates[1]:>9}{rates[2]:>7}")
     lines += [
         "",
         f"one step, lowest to highest of seeds {seeds}; then a 95 % interval over the images, all classes together",
     ]
     for name in FLOWS:
         row = results["from_t"][name]["1"]
-        spread = [f"{words} {100 * min(row[key]):.1f} to {100 * max(row[key]):.1f}" for key, words in SPREAD.items()]
+        spread = [
+            f"{words} {100 * min(row[key]):.1f} to {100 * max(row[key]):.1f}"
+            for key, words in SPREAD.items()
+            if None not in row[key]
+        ]
         low, high = row["i_auroc_all_classes_interval"][0]
         lines.append(f"{name}: {', '.join(spread)}; I-AUROC interval {100 * low:.1f} to {100 * high:.1f}")
     return "\n".join(lines)
