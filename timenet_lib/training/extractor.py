@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from timenet_lib.data.drawn import FAMILY_NAMES, draw_texture
 from timenet_lib.data.images import as_float
-from timenet_lib.data.synthesis import Synthesiser, integer, recolour, uniform
+from timenet_lib.data.synthesis import Synthesiser, integer, recolour, turn, uniform
 from timenet_lib.errors import InputError
 from timenet_lib.nets.extractors import EMBEDDED_LEVELS, EmbeddedExtractor
 from timenet_lib.path import generator
@@ -116,7 +116,7 @@ class FamilyTask(nn.Module):
         for i in samples:
             g = generator(self.seed, "extractor families", step, i)
             number = integer(g, len(self.textures))
-            images.append(recolour(as_float(self.textures[number]), g))
+            images.append(recolour(turn(as_float(self.textures[number]), g), g))
             labels.append(self.families[number])
         x, c = degrade(torch.stack(images), self.seed, step, samples).to(device), torch.stack(labels).to(device)
         logits = [head(f.mean(dim=(2, 3))).float() for head, f in zip(self.heads, self.net(x), strict=True)]
