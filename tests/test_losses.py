@@ -1,7 +1,11 @@
+from functools import partial
+
+import pytest
 import torch
 from torch import nn
 
-from timenet_lib.losses import flow_loss, perceptual_distance, tpn_loss
+from timenet_lib.errors import InputError
+from timenet_lib.losses import flow_loss, perceptual_distance, share_to_weight, tpn_loss
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.unet import UNet, UNetConfig
 
@@ -40,9 +44,25 @@ def test_perceptual_distance_is_the_lpips_formula(images):
 
 
 def test_tpn_loss_adds_squared_error_and_weighted_perceptual_distance(images):
-    features = build_extractor("embedded", "random", (1, 2, 3))
+    lpips = partial(perceptual_distance, build_extractor("embedded", "random", (1, 2, 3)))
     other = images * 0.5
-    squared = tpn_loss(features, other, images, 0.0)
-    assert torch.allclose(squared, (images * 0.5).square().flatten(1).mean(1))
-    both = tpn_loss(features, other, images, 2.0)
-    assert torch.allclose(both - squared, 2 * perceptual_distance(features, other, images))
+    loss = tpn_loss(lpips, other, images)
+    assert torch.allclose(loss.squared, (images * 0.5).square().flatten(1).mean(1))
+    assert torch.allclose(loss.total(2.0), loss.squared + 2 * lpips(other, images))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9])
+def test_the_weight_gives_the_perceptual_part_its_share_of_the_gradient(images, share):
+    lpips = partial(perceptual_distance, build_extractor("embedded", "random", (1, 2, 3)))
+    gain = nn.Parameter(torch.full((3, 1, 1), 0.5))
+    loss = tpn_loss(lpips, gain * images, images)
+    weight = share_to_weight(loss, [gain], share)
+    squared, perceptual = (torch.autograd.grad(x.mean(), gain, retain_graph=True)[0].norm() for x in loss)
+    assert float(weight * perceptual / (squared + weight * perceptual)) == pytest.approx(share, abs=1e-4)
+
+
+def test_a_share_of_the_whole_gradient_is_refused(images):
+    gain = nn.Parameter(torch.ones(1))
+    loss = tpn_loss(lambda x, y: (x - y).abs().flatten(1).mean(1), 0.5 * gain * images, images)
+    with pytest.raises(InputError, match=r"lpips_share = 1\.0"):
+        share_to_weight(loss, [gain], 1.0)

@@ -40,3 +40,15 @@ def test_costs_count_a_convolution_by_hand():
     assert both.gflop == pytest.approx(flow.gflop + tpn.gflop, rel=1e-6)
     stem = 2 * 3 * 9 * CI.base * CI.image_size**2 / 1e9
     assert flow.gflop > 20 * stem
+
+
+def test_every_field_of_training_belongs_to_a_stage():
+    """What does not is how images are scored, how many test images are drawn, and the name."""
+    apart = {"name", "weight", "lam", "drawn_good", "drawn_defective"}
+    assert set(DEMO.for_stage("tpn")) == set(DEMO.as_dict()) - apart
+    assert set(DEMO.for_stage("flow_0")) < set(DEMO.for_stage("flow_1")) < set(DEMO.for_stage("tpn"))
+    assert DEMO.for_stage("flow_1") == DEMO.for_stage("flow_2")
+
+
+def test_the_paper_takes_textures_and_the_plain_sum_of_both_losses():
+    assert (PAPER.sources, PAPER.lpips, PAPER.lpips_share, PAPER.anomalous_share) == (("texture",), "vgg", None, 0.5)

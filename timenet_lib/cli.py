@@ -88,7 +88,7 @@ def run(
     preset: str, names: tuple[str, ...], seed: int, from_scratch: bool, offline: bool, out: Path, device: str
 ) -> None:
     """Execute the notebooks in order into a folder; the originals stay as they are."""
-    from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
+    from timenet_lib.course.runner import find_notebooks, format_table, notebooks_folder, run_notebooks
     from timenet_lib.presets import get_preset
 
     get_preset(preset)
@@ -102,14 +102,6 @@ def run(
     click.echo(format_table(results))
     if any(r.error for r in results):
         sys.exit(1)
-
-
-def notebooks_folder() -> Path:
-    """Return the repository's notebooks/; it is not part of an installed package."""
-    for home in (Path.cwd(), Path(__file__).resolve().parent.parent):
-        if (home / "notebooks").is_dir() and (home / "timenet_lib").is_dir():
-            return home / "notebooks"
-    raise InputError("no notebooks here: run this in a clone of the repository")
 
 
 @main.command()
@@ -171,6 +163,10 @@ def counts_table(index: Any) -> str:
     show_default=True,
     help="What the extractor learns by; only for the stage extractor.",
 )
+@click.option(
+    "--lpips", default="", metavar="WHICH", help="Of the TPN's loss: extractor, or vgg. [default: the preset's]"
+)
+@click.option("--anomalous-share", type=click.FloatRange(0, 1), help="Of the TPN's images; the others stay normal.")
 @click.option("--k", default=1, show_default=True, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a step and process. [default: the preset's]")
 @click.option(

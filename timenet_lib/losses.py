@@ -1,14 +1,18 @@
 """The two training losses: flow matching (1), (4), and algorithm 2's squared error plus perceptual distance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from timenet_lib.errors import InputError
 from timenet_lib.path import interpolate, velocity
 from timenet_lib.solvers import Velocity
+
+Distance = Callable[[Tensor, Tensor], Tensor]  # of two batches of images, one number an image
 
 
 def flow_loss(
@@ -31,7 +35,8 @@ def perceptual_distance(
 ) -> Float[Tensor, " b"]:
     """Return the LPIPS distance with unit channel weights: unit-length features, squared differences, mean, sum.
 
-    Paper: section 2.2 (LPIPS, there with its own backbone). Zero for x = y, at most 4 a level.
+    Paper: section 2.2 (LPIPS; that with its own backbone and weights is nets/lpips.py). Zero for x = y, at most 4 a
+    level.
     """
     return feature_distance(features(x), features(y))
 
@@ -45,15 +50,36 @@ def feature_distance(fx: list[Float[Tensor, "_ _ _ _"]], fy: list[Float[Tensor, 
     return torch.stack(distances).sum(dim=0)
 
 
-def tpn_loss(
-    features: Callable[[Tensor], list[Tensor]],
-    x1_hat: Float[Tensor, "b 3 h w"],
-    x1: Float[Tensor, "b 3 h w"],
-    lpips_weight: float,
-) -> Float[Tensor, " b"]:
-    """Return the squared error plus the weighted perceptual distance to the clean normal image.
+class TpnLoss(NamedTuple):
+    """The two parts of algorithm 2's loss, for each image."""
+
+    squared: Float[Tensor, " b"]
+    perceptual: Float[Tensor, " b"]
+
+    def total(self, lpips_weight: float) -> Float[Tensor, " b"]:
+        """Return the loss, MSE + LPIPS, with this weight for the latter."""
+        return self.squared + lpips_weight * self.perceptual
+
+
+def tpn_loss(lpips: Distance, x1_hat: Float[Tensor, "b 3 h w"], x1: Float[Tensor, "b 3 h w"]) -> TpnLoss:
+    """Return the squared error and the perceptual distance to the clean normal image.
 
     Paper: section 2.2, algorithm 2.
     """
-    squared = (x1_hat - x1).square().flatten(1).mean(dim=1)
-    return squared + lpips_weight * perceptual_distance(features, x1_hat, x1)
+    return TpnLoss((x1_hat - x1).square().flatten(1).mean(dim=1), lpips(x1_hat, x1))
+
+
+def share_to_weight(loss: TpnLoss, parameters: Sequence[nn.Parameter], share: float) -> float:
+    """Return the weight at which LPIPS makes up this share, 0 to below 1, of the gradient.
+
+    Measured by the norms of the two parts' gradients on the parameters, as they are now. The paper adds the two parts
+    as they are; which of them then counts depends on the network behind LPIPS.
+    """
+    if not 0 <= share < 1:
+        raise InputError(f"lpips_share = {share}: a share of the gradient from 0 to below 1 is needed")
+    norms = []
+    for part in loss:
+        gradients = torch.autograd.grad(part.mean(), parameters, retain_graph=True, allow_unused=True)
+        norms.append(float(torch.stack([g.norm() for g in gradients if g is not None]).norm()))
+    squared, perceptual = norms
+    return share / (1 - share) * squared / perceptual

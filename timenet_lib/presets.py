@@ -31,7 +31,9 @@ class Preset:
     tpn_steps: int
     tpn_learning_rate: float
     anomalous_share: float  # of a TPN batch; the rest stays normal
-    lpips_weight: float  # weight of the perceptual term beside the squared error
+    sources: tuple[str, ...]  # of what the synthetic anomalies show; the paper's are textures alone
+    lpips: str  # "vgg", the lpips package, or "extractor", its formula on the extractor below
+    lpips_share: float | None  # of the gradient at the start; None: MSE + LPIPS with no weight, as the paper prints it
     # reconstruction and scoring
     t: float  # the working point
     extractor: str  # "embedded" or any name that timm knows
@@ -53,6 +55,23 @@ class Preset:
         """Return the fields as plain values that JSON can hold."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
+    def for_stage(self, stage: str) -> dict[str, object]:
+        """Return the fields that take part in a stage: what two trainings must share to be the same one."""
+        names = [*NETWORK_FIELDS, *FLOW_FIELDS]
+        if stage != "flow_0":
+            names += REFLOW_FIELDS
+        if stage == "tpn":
+            names += TPN_FIELDS
+        return {k: v for k, v in self.as_dict().items() if stage == "extractor" or k in names}
+
+
+NETWORK_FIELDS = ("image_size", "base", "multipliers", "blocks", "attention")
+FLOW_FIELDS = ("batch_size", "learning_rate", "flow_steps", "drawn_train")
+REFLOW_FIELDS = ("num_couplings", "rtol", "reflow_steps")
+TPN_FIELDS = (
+    "tpn_steps", "tpn_learning_rate", "anomalous_share", "sources", "lpips", "lpips_share", "t", "extractor",
+    "extractor_weights", "levels",
+)  # fmt: skip
 
 CI = Preset(
     name="ci",
@@ -70,7 +89,9 @@ CI = Preset(
     tpn_steps=20,
     tpn_learning_rate=1e-3,
     anomalous_share=0.5,
-    lpips_weight=1.0,
+    sources=("texture", "transplant", "recolour"),
+    lpips="extractor",
+    lpips_share=0.5,
     t=0.83,
     extractor="embedded",
     extractor_weights="random",
@@ -95,10 +116,12 @@ DEMO = Preset(
     num_couplings=1024,
     rtol=1e-3,
     reflow_steps=1500,
-    tpn_steps=1500,
-    tpn_learning_rate=5e-4,
-    anomalous_share=0.5,
-    lpips_weight=0.1,
+    tpn_steps=3600,
+    tpn_learning_rate=1e-3,
+    anomalous_share=0.75,
+    sources=("texture", "transplant", "recolour"),
+    lpips="extractor",
+    lpips_share=0.5,
     t=0.83,
     extractor="embedded",
     extractor_weights="shipped",
@@ -126,7 +149,9 @@ PAPER = Preset(
     tpn_steps=50_000,
     tpn_learning_rate=1e-4,
     anomalous_share=0.5,
-    lpips_weight=1.0,
+    sources=("texture",),
+    lpips="vgg",
+    lpips_share=None,
     t=0.83,
     extractor="wide_resnet101_2",
     extractor_weights="timm",

@@ -163,3 +163,25 @@ def test_without_textures_no_tpn(trained, data, tmp_path):
     (copy / "tpn.json").unlink()
     with pytest.raises(InputError, match="needs textures"):
         train_tpn(replace(Run(copy, CI, data), resume=True))
+
+
+def test_another_tpn_goes_with_the_same_flows(trained, make_run, tmp_path):
+    """What takes no part in a stage may differ; what does is named."""
+    copy = copy_of(trained, tmp_path)
+    run = replace(make_run(copy, resume=True), preset=replace(CI, anomalous_share=0.9, lam=1.0))
+    with pytest.raises(InputError, match=r"tpn\.json was made with another anomalous_share: choose another --out"):
+        train_all(run)
+    (copy / "tpn.json").unlink()
+    flows = {n: (copy / f"{n}.safetensors").read_bytes() for n in ("flow_0", "flow_1")}
+    train_all(run)
+    assert {n: (copy / f"{n}.safetensors").read_bytes() for n in flows} == flows
+    record = checkpoints.read_record(copy, "tpn")
+    assert record["preset"]["anomalous_share"] == 0.9
+    assert record["lpips_weight"] > 0
+
+
+def test_without_a_share_the_two_losses_are_added_as_the_paper_prints_them(trained, make_run, tmp_path):
+    copy = copy_of(trained, tmp_path)
+    (copy / "tpn.json").unlink()
+    train_tpn(replace(make_run(copy), preset=replace(CI, lpips_share=None, tpn_steps=2)))
+    assert checkpoints.read_record(copy, "tpn")["lpips_weight"] == 1.0

@@ -48,6 +48,14 @@ class RunResult:
     error: CellError | None = None
 
 
+def notebooks_folder() -> Path:
+    """Return the repository's notebooks/; it is not part of an installed package."""
+    for home in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        if (home / "notebooks").is_dir() and (home / "timenet_lib").is_dir():
+            return home / "notebooks"
+    raise InputError("no notebooks here: run this in a clone of the repository")
+
+
 def find_notebooks(folder: str | Path, names: Sequence[str] | None = None) -> list[Path]:
     """Return a folder's notebooks NN_*.ipynb in reading order; with `names` ("00", stem or file) only those."""
     found = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))

@@ -155,14 +155,14 @@ def build_extractor(name: str, weights: str, levels: tuple[int, ...], seed: int 
     with torch.random.fork_rng(devices=[]):
         whole = _whole_network(name, in_timm)
         index = _index_of_levels(name, whole, levels)
-        found = _find_file(name, weights)
+        found = find_weights(name, weights)
         torch.manual_seed(seed)
         net: Any = timm.create_model(in_timm, features_only=True, out_indices=[index[i] for i in sorted(levels)])
     if found is None:
         file, source = None, Source(name, "random", tuple(levels), seed=seed)
     else:
         file, shown = found
-        state, digest = _read(file, name)
+        state, digest = read_weights(file, name)
         _load(net, state, whole, f"{file} does not fit {name}")
         source = Source(name, weights if weights in ("shipped", "timm") else "file", tuple(levels), shown, digest)
     return Extractor(net, [sorted(levels).index(i) for i in levels], source, file).eval().requires_grad_(False)
@@ -199,7 +199,7 @@ def _index_of_levels(name: str, whole: Any, levels: tuple[int, ...]) -> dict[int
     return index
 
 
-def _find_file(name: str, weights: str) -> tuple[Path, str] | None:
+def find_weights(name: str, weights: str) -> tuple[Path, str] | None:
     """Return the file of the weights and what the results call it; None for random ones."""
     if weights == "random":
         return None
@@ -241,7 +241,7 @@ def _file_name(name: str) -> str:
     return "extractor.safetensors" if name == "embedded" else f"{name}.safetensors"
 
 
-def _read(file: Path, name: str) -> tuple[dict[str, Tensor], str]:
+def read_weights(file: Path, name: str) -> tuple[dict[str, Tensor], str]:
     """Return the weights in a file and its SHA-256; the embedded extractor's are checked against their record."""
     if name == "embedded":
         state, record = load_stage(file.parent, file.stem)

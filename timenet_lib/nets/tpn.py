@@ -69,7 +69,7 @@ class TPN(nn.Module):
 
 
 def steered_step(
-    flow: UNet, tpn: nn.Module, xt: Float[Tensor, "b 3 h w"], t: Float[Tensor, " b"], c: Int[Tensor, " b"]
+    flow: nn.Module, tpn: nn.Module, xt: Float[Tensor, "b 3 h w"], t: Float[Tensor, " b"], c: Int[Tensor, " b"]
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b h w"]]:
     """Return the one-step reconstruction x1 = xt + (1 - T) v(xt, t, c), steered by the TPN, and T.
 

@@ -13,6 +13,7 @@ from timenet_lib.data.images import as_float
 from timenet_lib.data.synthesis import drawn_textures, folder_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
+from timenet_lib.nets.lpips import check_lpips
 from timenet_lib.presets import Preset, get_preset
 from timenet_lib.training.loop import make_accelerator
 from timenet_lib.training.stages import TRAIN, Run, load_training_set, reflow
@@ -49,6 +50,8 @@ def train_command(
     k: int = 1,
     batch_size: int | None = None,
     precision: str = "auto",
+    lpips: str = "",
+    anomalous_share: float | None = None,
 ) -> None:
     """Train a stage, or all, into the folder out; calibrate once a TPN is there.
 
@@ -59,6 +62,12 @@ def train_command(
         chosen = replace(chosen, batch_size=batch_size)
     if extractor_weights:
         chosen = replace(chosen, extractor_weights=extractor_weights)
+    if lpips:
+        chosen = replace(chosen, lpips=lpips, lpips_share=None if lpips == "vgg" else 0.5)
+    if anomalous_share is not None:
+        chosen = replace(chosen, anomalous_share=anomalous_share)
+    if stage in ("all", "tpn"):
+        check_lpips(chosen.lpips)
     if steps is not None and minutes is not None:
         raise InputError("--steps and --minutes exclude each other: give one")
     if k < 1 or (k > 1 and stage != "reflow"):

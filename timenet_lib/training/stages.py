@@ -18,6 +18,7 @@ from timenet_lib.data.folder import FolderIndex, Sample, load_images
 from timenet_lib.data.synthesis import Synthesiser
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.nets.extractors import build_extractor
+from timenet_lib.nets.lpips import build_lpips
 from timenet_lib.nets.tpn import TPN
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import key_seed
@@ -25,7 +26,7 @@ from timenet_lib.presets import Preset, preset_from_dict
 from timenet_lib.training.extractor import extractor_step, make_task
 from timenet_lib.training.flow import coupled_pairs, flow_step, independent_pairs
 from timenet_lib.training.loop import Budget, History, LossOfStep, make_accelerator, train_loop, training_dtype
-from timenet_lib.training.tpn import tpn_step
+from timenet_lib.training.tpn import balanced_weight, tpn_step
 
 # of the minutes of `all`
 SHARES = {"flow_0": 0.40, "couplings": 0.12, "flow_1": 0.16, "tpn": 0.32}
@@ -126,8 +127,9 @@ class Run:
         if not self.resume:
             raise InputError(f"{self.out} already holds {stage}: add --resume to go on, or choose another --out")
         record = checkpoints.read_record(self.out, stage)
-        mine = {"preset": self.preset.as_dict(), "data_sha256": self.data.data_hash, "seed": self.seed}
-        odd = [k for k, v in mine.items() if record.get(k) != v]
+        mine = {**self.preset.for_stage(stage), "data_sha256": self.data.data_hash, "seed": self.seed}
+        theirs = {**record.get("preset", {}), **record}
+        odd = [k for k, v in mine.items() if theirs.get(k) != v]
         if odd:
             raise InputError(f"{self.out / stage}.json was made with another {', '.join(odd)}: choose another --out")
         return False
@@ -144,7 +146,7 @@ class Run:
             self.out / "checkpoints" / f"{stage}.safetensors",
             batch_size or self.preset.batch_size,
             self.resume,
-            {"stage": stage, "preset": self.preset.as_dict(), "data": self.data.data_hash, "seed": self.seed},
+            {"stage": stage, "preset": self.preset.for_stage(stage), "data": self.data.data_hash, "seed": self.seed},
             self.precision,
             self.accelerator,
             progress=self.progress,
@@ -248,10 +250,13 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     flow_1, record = load_flow(run.out, "flow_1", run.on)
     tpn = TPN.from_flow(flow_1, preset.t).to(run.on)
     features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.on)
-    synthesiser = Synthesiser(data.images, data.labels, run.textures, preset.anomalous_share, run.seed)
-    loss = tpn_step(flow_1, preset.t, features, synthesiser, preset.lpips_weight)
+    lpips = build_lpips(preset.lpips, features, run.on)
+    share_of, sources = preset.anomalous_share, preset.sources
+    synthesiser = Synthesiser(data.images, data.labels, run.textures, share_of, run.seed, sources=sources)
+    weight = balanced_weight(flow_1, tpn, preset.t, lpips, synthesiser, preset.lpips_share)
+    loss = tpn_step(flow_1, preset.t, lpips, synthesiser, weight)
     history = run.train("tpn", tpn, loss, run.budget("tpn", preset.tpn_steps, share), preset.tpn_learning_rate)
-    run.finish("tpn", tpn, run.record(history, {"flow_1": record["sha256"]}))
+    run.finish("tpn", tpn, run.record(history, {"flow_1": record["sha256"]}) | {"lpips_weight": weight})
 
 
 def train_extractor(run: Run, default_steps: int = 1500) -> None:

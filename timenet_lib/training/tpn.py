@@ -3,12 +3,14 @@
 Paper: section 2.2.
 """
 
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from timenet_lib.data.synthesis import Synthesiser, uniform
-from timenet_lib.losses import tpn_loss
+from timenet_lib.losses import Distance, share_to_weight, tpn_loss
 from timenet_lib.nets.tpn import steered_step
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import generator, interpolate
@@ -25,22 +27,48 @@ def noise_levels(working_point: float, step: int, samples: range, seed: int) -> 
     return torch.tensor(levels).clamp(0, 1)
 
 
+class Noised(NamedTuple):
+    """A batch of algorithm 2: anomalous images noised to t, the clean images, t, classes."""
+
+    xt: Float[Tensor, "b 3 h w"]
+    x1: Float[Tensor, "b 3 h w"]
+    t: Float[Tensor, " b"]
+    c: Int[Tensor, " b"]
+
+
+def noised_anomalies(
+    synthesiser: Synthesiser, working_point: float, step: int, samples: range, device: torch.device
+) -> Noised:
+    """Draw these samples of a step: anomalous images, their noise, their t."""
+    seed = synthesiser.seed
+    x_a, x1, _, c = (value.to(device) for value in synthesiser.batch(step, samples))
+    t = noise_levels(working_point, step, samples, seed).to(device)
+    x0 = torch.stack([torch.randn(x1.shape[1:], generator=generator(seed, "tpn noise", step, i)) for i in samples])
+    return Noised(interpolate(x0.to(device), x_a, t), x1, t, c)
+
+
 def tpn_step(
-    flow: UNet, working_point: float, features: nn.Module, synthesiser: Synthesiser, lpips_weight: float
+    flow: nn.Module, working_point: float, lpips: Distance, synthesiser: Synthesiser, lpips_weight: float
 ) -> LossOfStep:
     """Return the function that gives the loss of each sample of a step.
 
     The flow's parameters want no gradient, but gradients pass through it to the adapters.
     """
-    seed = synthesiser.seed
 
     def loss_of_step(tpn: nn.Module, step: int, samples: range) -> Losses:
-        device = next(tpn.parameters()).device
-        x_a, x1, _, c = (value.to(device) for value in synthesiser.batch(step, samples))
-        t = noise_levels(working_point, step, samples, seed).to(device)
-        x0 = torch.stack([torch.randn(x1.shape[1:], generator=generator(seed, "tpn noise", step, i)) for i in samples])
-        xt = interpolate(x0.to(device), x_a, t)
+        xt, x1, t, c = noised_anomalies(synthesiser, working_point, step, samples, next(tpn.parameters()).device)
         x1_hat, _ = steered_step(flow, tpn, xt, t, c)
-        return Losses(tpn_loss(features, x1_hat, x1, lpips_weight), t)
+        return Losses(tpn_loss(lpips, x1_hat, x1).total(lpips_weight), t)
 
     return loss_of_step
+
+
+def balanced_weight(
+    flow: UNet, tpn: nn.Module, working_point: float, lpips: Distance, synthesiser: Synthesiser, share: float | None
+) -> float:
+    """Return the weight of LPIPS that gives it this share of the untrained TPN's gradient; 1 where share is None."""
+    if share is None:
+        return 1.0
+    xt, x1, t, c = noised_anomalies(synthesiser, working_point, 0, range(32), next(tpn.parameters()).device)
+    x1_hat, _ = steered_step(flow, tpn, xt, t, c)
+    return share_to_weight(tpn_loss(lpips, x1_hat, x1), list(tpn.parameters()), share)
