@@ -99,3 +99,32 @@ def check_gain(gain: Callable[..., Any]) -> str:
     if any(not 0 <= float(value) <= 1 + 1e-6 for value in values):
         return "a gain lies between 0 (forgotten) and 1 (kept)"
     return "E[x1 | xt] = t s² / (t² s² + (1 - t)²) xt, and a deviation d of x1 changes xt by t d"
+
+
+def check_steered(steered: Callable[..., Any]) -> str:
+    """Check a reader's steered step, steered(xt, v, t_map) with t_map (b, h, w).
+
+    Paper: section 2.2.
+    """
+    g = torch.Generator().manual_seed(0)
+    xt, v = torch.randn(2, 3, 3, 4, 4, generator=g)
+    t_map = torch.rand(3, 4, 4, generator=g)
+    each = t_map[:, None]
+    wrong = {
+        "the batch is taken for the colours: T needs a dimension for them, t_map[:, None]": xt + (1 - t_map) * v,
+        "what is left of the way is 1 - T, not T": xt + each * v,
+        "v points from noise to image: it is added": xt - (1 - each) * v,
+        "xt is missing: the step starts there": (1 - each) * v,
+        "one T an image: but each pixel has its own": xt + (1 - each.mean(dim=(2, 3), keepdim=True)) * v,
+    }
+    try:
+        value = steered(xt, v, t_map)
+    except Exception as error:
+        return f"it raises {type(error).__name__}: {error}"
+    if value is None:
+        return "not yet: it returns None"
+    if not isinstance(value, Tensor) or value.shape != xt.shape:
+        return f"it should return images of the shape of xt, {tuple(xt.shape)}"
+    if torch.allclose(value, xt + (1 - each) * v):
+        return RIGHT
+    return next((says for says, x in wrong.items() if torch.allclose(value, x)), "compare with xt + (1 - T) v")

@@ -1,15 +1,20 @@
 """For maintainers: run every notebook at preset demo and refresh figures/ or notebooks/; measure the data again."""
 
+import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from timenet_lib.checkpoints import read_record, write_json
 from timenet_lib.course.notebooks import normalise_file
 from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = ("figures", "notebooks", "all", "difficulty")
+WEIGHTS = REPOSITORY / "timenet_lib" / "weights" / "demo"
+PAIRS, VARIANT_STEPS = 200, 250
 
 
 def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> int:
@@ -31,21 +36,108 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
     return 0
 
 
-def record_difficulty() -> int:
+def shipped() -> Any:
+    """Return the shipped model."""
+    from timenet_lib.detector import TimeNet
+
+    return TimeNet.from_pretrained("demo")
+
+
+def write_record(name: str, record: Mapping[str, Any]) -> None:
+    """Write a record beside the shipped weights."""
+    write_json(WEIGHTS / name, record)
+
+
+def record_difficulty() -> None:
     """Measure how hard the drawn data set is for the shipped weights, and write it beside them.
 
     What it was when the data were frozen, for the weights of that day, stays in data/drawn/difficulty.json.
     """
-    from timenet_lib import checkpoints
     from timenet_lib.course.difficulty import measure_difficulty
-    from timenet_lib.detector import TimeNet
 
-    record = measure_difficulty(TimeNet.from_pretrained("demo"), "python -m timenet_lib.course.maintain difficulty")
-    checkpoints.write_json(REPOSITORY / "timenet_lib" / "weights" / "demo" / "difficulty.json", record)
+    write_record("difficulty.json", measure_difficulty(shipped(), command("difficulty")))
+
+
+def record_gain() -> None:
+    """Measure what the TPN adds to flow 1, and write it beside the weights."""
+    from timenet_lib.course import difficulty, gain, models, repair
+    from timenet_lib.data.drawn import drawn_folder
+    from timenet_lib.data.folder import index_folder
+
+    model = shipped()
+    test = models.course_data(model.preset)
+    draw = drawn_folder(model.preset.image_size, difficulty.VALIDATION_SEED, **difficulty.PER_CLASS)
+    pairs = repair.course_pairs(model, test, PAIRS)
+    results = gain.measure_gain(model, test, index_folder(draw, parts=("test",)), pairs, say=say)
+    write_record("gain.json", {**results, "command": command("gain")})
+    sys.stdout.write(gain.format_gain(results) + "\n")
+
+
+def record_variants() -> None:
+    """Train the variants of algorithm 2 anew, half an hour, and write what they reach beside the weights."""
+    from timenet_lib.course import models, repair, variants
+    from timenet_lib.data.synthesis import drawn_textures
+    from timenet_lib.training.command import training_index
+    from timenet_lib.training.stages import load_training_set
+
+    model = shipped()
+    test, size = models.course_data(model.preset), model.preset.image_size
+    train = load_training_set(training_index(None, model.preset), size)
+    training = train.images, train.labels, drawn_textures(size)
+    pairs = repair.course_pairs(model, test, PAIRS)
+    results = variants.measure_variants(model, test, pairs, training, VARIANT_STEPS, say=say)
+    write_record("tpn_variants.json", {**results, "command": command("variants")})
+    sys.stdout.write(variants.format_variants(results) + "\n")
+
+
+def show_weights() -> None:
+    """Print the shipped stages as one table: steps, minutes, loss, size, command; then what they reach."""
+    lines = [f"{'stage':<10}{'steps':>7}{'min':>6}{'loss':>18}{'MB':>6}   made by"]
+    for name in ("extractor", "flow_0", "flow_1", "tpn"):
+        record, size = read_record(WEIGHTS, name), (WEIGHTS / f"{name}.safetensors").stat().st_size
+        t = record["training"]
+        loss = f"{t['loss'][0]:.4f} -> {t['loss'][-1]:.4f}"
+        lines.append(
+            f"{name:<10}{t['steps']:>7}{t['seconds'] / 60:>6.0f}{loss:>18}{size / 1e6:>6.1f}   {record['command']}"
+        )
+    total = sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) / 1e6
+    lines.append(f"{'':<10}{'':>7}{'':>6}{'':>18}{total:>6.1f}   in all, of 20 at most")
+    results = json.loads((WEIGHTS / "evaluation.json").read_text())["methods"]
+    lines += ["", f"{'test draw':<10}{'I-AUROC':>9}{'P-AUROC':>9}{'PRO':>9}"]
+    for name, each in results.items():
+        lines.append(f"{name:<10}" + "".join(f"{100 * each['mean'][k]:9.1f}" for k in ("i_auroc", "p_auroc", "pro")))
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def command(part: str) -> str:
+    """Return the command that makes a record."""
+    return f"python -m timenet_lib.course.maintain {part}"
+
+
+def say(line: str) -> None:
+    """Print a line of progress on stderr."""
+    sys.stderr.write(line + "\n")
+
+
+REFRESH = ("figures", "notebooks", "all")
+RECORD = {
+    "difficulty": record_difficulty,
+    "gain": record_gain,
+    "variants": record_variants,
+    "weights": show_weights,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Do one part; return the exit code."""
+    if len(arguments) != 1 or arguments[0] not in (*REFRESH, *RECORD):
+        sys.stderr.write(f"usage: {command('|'.join((*REFRESH, *RECORD)))}\n")
+        return 2
+    if arguments[0] in REFRESH:
+        return refresh(arguments[0])
+    RECORD[arguments[0]]()
     return 0
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in [[part] for part in PARTS]:
-        sys.exit(f"usage: python -m timenet_lib.course.maintain {'|'.join(PARTS)}")
-    sys.exit(record_difficulty() if sys.argv[1] == "difficulty" else refresh(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

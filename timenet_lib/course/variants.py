@@ -1,0 +1,187 @@
+"""What goes wrong when a part of algorithm 2 is left out: TPNs trained alike but for one change, and measured alike."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from timenet_lib.checkpoints import round_to_half
+from timenet_lib.data.folder import FolderIndex, load_images
+from timenet_lib.data.synthesis import Synthesised, Synthesiser
+from timenet_lib.detector import TimeNet
+from timenet_lib.diagnostics import measure_failures
+from timenet_lib.errors import InputError
+from timenet_lib.evaluate import KEYS, metrics_of
+from timenet_lib.nets.lpips import build_lpips
+from timenet_lib.nets.tpn import TPN
+from timenet_lib.nets.unet import UNet
+from timenet_lib.path import key_seed
+from timenet_lib.presets import Preset
+from timenet_lib.score import score_maps
+from timenet_lib.training.loop import Budget, History, train_loop
+from timenet_lib.training.tpn import balanced_weight, tpn_step
+
+Say = Callable[[str], None]
+
+
+class TWithoutFeatures(TPN):
+    """Hands nothing across: T alone has to do it."""
+
+    def forward(self, xt: Tensor, c: Tensor) -> tuple[Tensor, list[Tensor]]:
+        t_map, steering = super().forward(xt, c)
+        return t_map, [0 * s for s in steering]
+
+
+class FeaturesWithoutT(TPN):
+    """Perceives the working point everywhere: the features alone have to do it."""
+
+    def forward(self, xt: Tensor, c: Tensor) -> tuple[Tensor, list[Tensor]]:
+        t_map, steering = super().forward(xt, c)
+        return torch.full_like(t_map, self.working_point) + 0 * t_map, steering
+
+
+class CutOff(nn.Module):
+    """A flow under no_grad: frozen too, but no gradient passes through it to the adapters."""
+
+    def __init__(self, flow: UNet):
+        super().__init__()
+        self.flow = flow
+
+    @torch.no_grad()
+    def forward(self, *inputs: Any) -> Tensor:
+        return self.flow(*inputs)
+
+
+def fresh(flow: UNet, t: float, kind: type[TPN] = TPN) -> TPN:
+    """Return a TPN with weights at random."""
+    return kind(flow.config, t)
+
+
+def loud_adapters(flow: UNet, t: float) -> TPN:
+    """Return a TPN whose adapters start as any convolution does, and not at zero."""
+    tpn = TPN.from_flow(flow, t)
+    for adapter in tpn.adapters:
+        adapter.conv.reset_parameters()
+    return tpn
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change: how the TPN is built, whether gradients pass through the flow, what the anomalies show."""
+
+    says: str
+    build: Callable[[UNet, float], TPN] = TPN.from_flow
+    cut_off: bool = False
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+VARIANTS = {
+    "whole": Variant("algorithm 2 as it is"),
+    "no_grad": Variant("the flow's decoder under no_grad", cut_off=True),
+    "loud": Variant("adapters not started at zero", loud_adapters),
+    "t_only": Variant("T without features", TWithoutFeatures.from_flow),
+    "features_only": Variant("features without T", FeaturesWithoutT.from_flow),
+    "fresh": Variant("TPN from random weights, not flow 1's", fresh),
+    "textures": Variant("textures only (the paper's)", changes=(("sources", ("texture",)),)),
+    "half": Variant("half of the images normal (the paper's)", changes=(("anomalous_share", 0.5),)),
+}
+
+
+def train_variant(
+    model: TimeNet,
+    name: str,
+    images: Tensor,
+    labels: Tensor,
+    textures: Tensor,
+    steps: int,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[TPN, History]:
+    """Train a TPN for the model's flow_1 with one change, for so many steps; return it, frozen, and its history."""
+    if name not in VARIANTS:
+        raise InputError(f"no variant {name!r}: choose one of {', '.join(VARIANTS)}")
+    variant, flow = VARIANTS[name], model.models.flow_1
+    if flow is None:
+        raise InputError("these weights hold no flow_1: train it with `timenet train reflow`")
+    preset: Preset = replace(model.preset, **dict(variant.changes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_seed(seed, "variant", "start"))
+        tpn = variant.build(flow, preset.t)
+    synthesiser = Synthesiser(images, labels, textures, preset.anomalous_share, seed, sources=preset.sources)
+    lpips = build_lpips(preset.lpips, model.features)
+    weight = balanced_weight(flow, TPN.from_flow(flow, preset.t), preset.t, lpips, synthesiser, preset.lpips_share)
+    used: Any = CutOff(flow) if variant.cut_off else flow
+    loss = tpn_step(used, preset.t, lpips, synthesiser, weight)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "tpn.safetensors"
+        history = train_loop(
+            tpn, loss, Budget(steps), preset.tpn_learning_rate, file, preset.batch_size, progress=progress
+        )
+    round_to_half(tpn)
+    return tpn.eval().requires_grad_(False), history
+
+
+def measure_variants(
+    model: TimeNet,
+    index: FolderIndex,
+    pairs: Synthesised,
+    training: tuple[Tensor, Tensor, Tensor],
+    steps: int = 300,
+    names: Sequence[str] = tuple(VARIANTS),
+    seed: int = 0,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Train each variant on training = (images, labels, textures), then measure it on test images and on pairs.
+
+    inside and outside are squared errors in units of flow_1's, at the model's working point.
+    """
+    images = load_images(index.test, model.preset.image_size)
+    c = model.labels([s.class_name for s in index.test])
+    t = model.preset.t
+    base = measure_failures(model, pairs, (t,), seed, ("flow_1",))["methods"]["flow_1"]
+    rows: dict[str, Any] = {}
+    for name in names:
+        say(f"{VARIANTS[name].says}: {steps} steps")
+        tpn, history = train_variant(model, name, *training, steps, seed)
+        changed = with_tpn(model, tpn)
+        gauges = measure_failures(changed, pairs, (t,), seed, ("timenet",))["methods"]["timenet"]
+        parts = changed.parts(images, c, "timenet", t, seed)
+        maps = score_maps(parts, model.scoring, "set")
+        mean = metrics_of(index, maps, model.preset.image_size, model.scoring.padded, kinds_too=False)["mean"]
+        rows[name] = {
+            "says": VARIANTS[name].says,
+            "first_loss": sum(history.losses[:10]) / len(history.losses[:10]),
+            "last_loss": sum(history.losses[-50:]) / len(history.losses[-50:]),
+            **{k: gauges[k]["mean"][0] / base[k]["mean"][0] for k in ("inside", "outside")},
+            **{k: gauges[k]["mean"][0] for k in ("t_inside", "t_outside")},
+            **{k: mean[k] for k in KEYS},
+        }
+    return {
+        "variants": rows, "steps": steps, "seed": seed, "t": t, "pairs": len(pairs.c), "preset": model.preset.name,
+        "flow_1_sha256": model.hashes.get("flow_1"),
+    }  # fmt: skip
+
+
+def with_tpn(model: TimeNet, tpn: TPN) -> TimeNet:
+    """Return a model with another TPN, and everything else shared with the one that is given."""
+    changed = copy.copy(model)
+    changed.models = model.models._replace(tpn=tpn)
+    return changed
+
+
+def format_variants(results: dict[str, Any]) -> str:
+    """Return the results as a table, a row a variant."""
+    width = max(len(r["says"]) for r in results["variants"].values())
+    heads = ("loss 1-10", "last 50", "inside", "outside", "T in", "T out", "I-AUROC", "P-AUROC", "PRO")
+    lines = [f"{'':<{width}}" + "".join(f"{h:>10}" for h in heads)]
+    for r in results["variants"].values():
+        values = [f"{r['first_loss']:.4f}", f"{r['last_loss']:.4f}"]
+        values += [f"{r[k]:.2f}" for k in ("inside", "outside", "t_inside", "t_outside")]
+        values += [f"{100 * r[k]:.1f}" if r[k] is not None else "n/a" for k in KEYS]
+        lines.append(f"{r['says']:<{width}}" + "".join(f"{v:>10}" for v in values))
+    return "\n".join(lines)
