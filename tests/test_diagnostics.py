@@ -34,15 +34,18 @@ def model():
 
 
 def test_all_of_a_defect_survives_in_the_anomalous_image_and_nothing_in_the_clean_one(pairs):
-    assert torch.allclose(survival(pairs.x_a, pairs), torch.ones(12))
-    assert torch.equal(survival(pairs.x1, pairs), torch.zeros(12))
-    assert torch.allclose(survival(0.3 * pairs.x_a + 0.7 * pairs.x1, pairs), torch.full((12,), 0.3), atol=1e-5)
+    assert torch.allclose(survival(pairs.x_a, pairs.x1, pairs), torch.ones(12))
+    assert torch.equal(survival(pairs.x1, pairs.x1, pairs), torch.zeros(12))
+    some = survival(0.3 * pairs.x_a + 0.7 * pairs.x1, pairs.x1, pairs)
+    assert torch.allclose(some, torch.full((12,), 0.3), atol=1e-5)
+    grey = torch.zeros_like(pairs.x1)  # a blur of everything keeps nothing of the defect
+    assert torch.equal(survival(grey, grey, pairs), torch.zeros(12))
 
 
 def test_what_happens_outside_the_mask_does_not_count_as_survival(pairs):
     outside = ~pairs.masks[:, None].expand_as(pairs.x1)
     changed = torch.where(outside, -pairs.x1, pairs.x1)
-    assert torch.equal(survival(changed, pairs), torch.zeros(12))
+    assert torch.equal(survival(changed, pairs.x1, pairs), torch.zeros(12))
     inside, beside = squared_errors(changed, pairs.x1, pairs.masks)
     assert torch.equal(inside, torch.zeros(12))
     assert torch.allclose(
@@ -93,7 +96,7 @@ def test_t_is_averaged_inside_and_outside_the_masks(model, pairs):
 def test_masks_of_another_size_are_refused(pairs):
     small = Synthesised(pairs.x_a, pairs.x1, pairs.masks[:, :8, :8], pairs.c)
     with pytest.raises(InputError, match=r"masks of shape \(12, 8, 8\) for images of \(12, 3, 32, 32\)"):
-        survival(pairs.x_a, small)
+        survival(pairs.x_a, pairs.x1, small)
     with pytest.raises(InputError, match="masks of shape"):
         squared_errors(pairs.x_a, pairs.x1, pairs.masks[:3])
 

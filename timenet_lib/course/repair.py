@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from timenet_lib.checkpoints import shipped_weights
-from timenet_lib.course.explore import PICTURE, T_RANGE, column_title, stack
+from timenet_lib.course.explore import T_RANGE, column_title, stack
 from timenet_lib.course.models import Example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, outline, to_display
 from timenet_lib.course.variants import format_variants
@@ -21,6 +21,8 @@ from timenet_lib.data.synthesis import SOURCES, Synthesised, Synthesiser, blend,
 from timenet_lib.detector import TimeNet
 from timenet_lib.diagnostics import squared_errors, survival, synthetic_pairs
 from timenet_lib.path import generator
+
+PICTURE = 0.8  # inches
 
 
 def course_pairs(model: TimeNet, index: FolderIndex, count: int, seed: int = 0) -> Synthesised:
@@ -42,7 +44,9 @@ def failures_explorer(
 
     Below each reconstruction: how much of the defect survives, and the squared error outside it.
     """
-    rebuilt = {m: [model.reconstruct(pairs.x_a, pairs.c, m, t, seed) for t in ts] for m in methods}
+    rebuilt, clean = (
+        {m: [model.reconstruct(x, pairs.c, m, t, seed) for t in ts] for m in methods} for x in (pairs.x_a, pairs.x1)
+    )
     items = {}
     for i, class_name in enumerate(model.classes[k] for k in pairs.c.tolist()):
         one = Synthesised(*(column[i : i + 1] for column in pairs))
@@ -53,7 +57,8 @@ def failures_explorer(
             Panel("noised", [to_display(r.xt[i]) for r in rebuilt[methods[0]]]),
         ]
         for method in methods:
-            readouts = [readout(r.x1_hat[i : i + 1], one) for r in rebuilt[method]]
+            both = zip(rebuilt[method], clean[method], strict=True)
+            readouts = [readout(r.x1_hat[i : i + 1], k.x1_hat[i : i + 1], one) for r, k in both]
             frames = [to_display(r.x1_hat[i]) for r in rebuilt[method]]
             panels.append(Panel(LABELS[method], frames, readouts=readouts, colour=COLOURS[method]))
         items[f"{i + 1}: {class_name}"] = panels
@@ -64,10 +69,10 @@ def failures_explorer(
     return Viewer(items, list(ts), "t", value=start, alt=alt, choice_label="pair")
 
 
-def readout(x1_hat: Float[Tensor, "1 3 h w"], one: Synthesised) -> str:
+def readout(x1_hat: Float[Tensor, "1 3 h w"], clean_hat: Float[Tensor, "1 3 h w"], one: Synthesised) -> str:
     """Return how much of one defect survives, and the error beside it, as a short line."""
     _, outside = squared_errors(x1_hat, one.x1, one.masks)
-    return f"survives {100 * float(survival(x1_hat, one)):.0f} %, beside {float(outside):.4f}"
+    return f"survives {100 * float(survival(x1_hat, clean_hat, one)):.0f} %, beside {float(outside):.4f}"
 
 
 def gauges_figure(measured: Mapping[str, Any], methods: Sequence[str]) -> Figure:
@@ -80,7 +85,7 @@ def gauges_figure(measured: Mapping[str, Any], methods: Sequence[str]) -> Figure
             ax.plot(measured["ts"], values, "o-", color=COLOURS[method], label=LABELS[method])
         ax.set(xlabel="t", title=title)
     axes[0, 0].set(ylabel="identity shortcut", ylim=(0, None))
-    axes[0, 1].set(ylabel="inconsistency", yscale="log")
+    axes[0, 1].set(ylabel="inconsistency", ylim=(0, None))
     axes[0, 0].legend()
     return figure
 
@@ -161,14 +166,13 @@ def losses_figure(losses: Sequence[float], window: int = 10) -> Figure:
 
 
 def t_maps_figure(model: TimeNet, examples: Sequence[Example], t: float, seed: int = 0) -> Figure:
-    """Draw, a column an image: input with its mask outlined, flow 1's and TimeNet's reconstructions, the T map."""
+    """Draw, a column an image: input with its mask outlined, TimeNet's reconstruction, the T map."""
     x1, names = stack(examples)
     c = model.labels(names)
     steered = model.reconstruct(x1, c, "timenet", t, seed)
     assert steered.t_map is not None
     rows: dict[str, Any] = {
         "input": [outline(to_display(e.x1), e.mask.numpy(), scale=3) for e in examples],
-        "flow_1": to_display(model.reconstruct(x1, c, "flow_1", t, seed).x1_hat),
         "timenet": to_display(steered.x1_hat),
         "T map": [Heat(m.numpy(), *T_RANGE, "viridis") for m in steered.t_map],
     }
