@@ -32,6 +32,11 @@ BANDS = {  # what a model of a few steps can reach; wide, since they only show t
         "my_straightness": (0.0, 1.0),
         **{f"flow_{k}_{n}_squared": (0.0, 1.0) for k in (0, 1) for n in (1, 3, 10)},
     },
+    "03_timestep_perceptive_network": {
+        **{f"{who}_{where}": (0.0, 1.0) for who in ("flow_1", "yours", "shipped") for where in ("inside", "outside")},
+        "t_inside": (0.6, 0.95),  # a few steps from the working point, where it starts
+        "t_outside": (0.6, 0.95),
+    },
     "04_scoring": {
         **{f"{m}_{k}": (0.0, 1.0) for m in ("flow_0", "flow_1", "timenet") for k in ("i_auroc", "pro")},
         **{f"steps_{n}_i_auroc": (0.0, 1.0) for n in (1, 3, 10, "timenet")},
@@ -59,6 +64,14 @@ FIGURES = {
         *(f"02_{n}.png" for n in ("answer", "couplings", "trajectories", "one_step", "straightness", "short_reflow")),
         "interactive/02_trajectories.html",
         "interactive/02_steps.html",
+    },
+    "03_timestep_perceptive_network": {
+        *(f"03_{n}.png" for n in ("figure_5", "two_failures", "synthesis", "learning", "loss", "t_maps", "t")),
+        "03_gauges.png",
+        "03_classes.png",
+        "03_architecture.svg",
+        "interactive/03_failures.html",
+        "interactive/03_repair.html",
     },
     "04_scoring": {
         *(f"04_{n}.png" for n in ("pieces", "levels", "smoothing", "border", "curves", "pro_200", "figure_6")),

@@ -40,7 +40,7 @@ def good_synthesiser(model: TimeNet, index: FolderIndex, seed: int = 0, **option
 def failures_explorer(
     model: TimeNet, pairs: Synthesised, ts: Sequence[float], seed: int, start: float, methods: Sequence[str]
 ) -> Viewer:
-    """Return a viewer that slides t over synthetic pairs: clean, anomalous, noised, rebuilt by some of the methods.
+    """Return a viewer that slides t over synthetic pairs: anomalous, noised, rebuilt by some of the methods.
 
     Below each reconstruction: how much of the defect survives, and the squared error outside it.
     """
@@ -52,7 +52,6 @@ def failures_explorer(
         one = Synthesised(*(column[i : i + 1] for column in pairs))
         anomalous = outline(to_display(one.x_a[0]), one.masks[0].numpy(), scale=3)
         panels = [
-            Panel("clean", to_display(one.x1[0])),
             Panel("with a defect", anomalous, caption="defect outlined"),
             Panel("noised", [to_display(r.xt[i]) for r in rebuilt[methods[0]]]),
         ]
@@ -63,8 +62,8 @@ def failures_explorer(
             panels.append(Panel(LABELS[method], frames, readouts=readouts, colour=COLOURS[method]))
         items[f"{i + 1}: {class_name}"] = panels
     alt = (
-        "For a part with a synthetic defect and a noise level t chosen by a slider: the clean image, the one with the "
-        f"defect, the noised one, and one-step reconstructions by {' and '.join(LABELS[m] for m in methods)}."
+        "For a part with a synthetic defect and a noise level t chosen by a slider: the image, the noised one, "
+        f"and one-step reconstructions by {' and '.join(LABELS[m] for m in methods)}."
     )
     return Viewer(items, list(ts), "t", value=start, alt=alt, choice_label="pair")
 
@@ -72,7 +71,7 @@ def failures_explorer(
 def readout(x1_hat: Float[Tensor, "1 3 h w"], clean_hat: Float[Tensor, "1 3 h w"], one: Synthesised) -> str:
     """Return how much of one defect survives, and the error beside it, as a short line."""
     _, outside = squared_errors(x1_hat, one.x1, one.masks)
-    return f"survives {100 * float(survival(x1_hat, clean_hat, one)):.0f} %, beside {float(outside):.4f}"
+    return f"{100 * float(survival(x1_hat, clean_hat, one)):.0f} % left, {float(outside):.4f}"
 
 
 def gauges_figure(measured: Mapping[str, Any], methods: Sequence[str]) -> Figure:
@@ -176,7 +175,7 @@ def t_maps_figure(model: TimeNet, examples: Sequence[Example], t: float, seed: i
         "timenet": to_display(steered.x1_hat),
         "T map": [Heat(m.numpy(), *T_RANGE, "viridis") for m in steered.t_map],
     }
-    return image_grid(rows, [column_title(e) for e in examples], size=PICTURE)
+    return image_grid(rows, [column_title(e) for e in examples], size=0.95)
 
 
 def recorded(name: str, preset: str) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from timenet_lib.diagnostics import measure_failures
 from timenet_lib.errors import InputError
 from timenet_lib.evaluate import KEYS, metrics_of
 from timenet_lib.nets.lpips import build_lpips
-from timenet_lib.nets.tpn import TPN
+from timenet_lib.nets.tpn import TPN, Adapter
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import key_seed
 from timenet_lib.presets import Preset
@@ -66,6 +66,7 @@ def loud_adapters(flow: UNet, t: float) -> TPN:
     """Return a TPN whose adapters start as any convolution does, and not at zero."""
     tpn = TPN.from_flow(flow, t)
     for adapter in tpn.adapters:
+        assert isinstance(adapter, Adapter)
         adapter.conv.reset_parameters()
     return tpn
 

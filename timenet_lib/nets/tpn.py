@@ -25,7 +25,7 @@ class Adapter(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.norm = group_norm(channels)
-        self.conv = zero(nn.Conv2d(channels, channels, 1))
+        self.conv: nn.Conv2d = zero(nn.Conv2d(channels, channels, 1))
 
     def forward(self, feature: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return self.conv(F.silu(self.norm(feature)))
