@@ -76,7 +76,7 @@ def measure_flows(
         "t": t,
         "samples": samples * len(model.classes),
         "images": len(images),
-        "weights_sha256": {name: model.hashes[name] for name in FLOWS},
+        "weights_sha256": {name: digest for name, digest in model.hashes.items() if name in FLOWS},
         "extractor": model.extractor,
         "data_sha256": index.hash(),
     }
