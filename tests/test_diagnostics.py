@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -105,3 +106,11 @@ def test_pairs_without_an_anomaly_each_are_refused(pairs):
     images = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
     with pytest.raises(InputError, match=r"anomalous_share = 0\.5"):
         synthetic_pairs(Synthesiser(images, torch.zeros(2, dtype=torch.long), drawn_textures(SIZE, 2)), 2)
+
+
+def test_a_class_with_one_image_has_no_inconsistency_and_does_not_spoil_the_mean(model, pairs):
+    few = Synthesised(*(column[[0, 1, 4]] for column in pairs))
+    assert few.c.tolist() == [1, 0, 0]
+    own = measure_failures(model, few, (0.83,), 0, ("flow_1",))["methods"]["flow_1"]["inconsistency"]
+    assert math.isnan(own["b"][0])
+    assert own["mean"] == pytest.approx(own["a"])

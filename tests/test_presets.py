@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from timenet_lib.checkpoints import read_record, shipped_weights
 from timenet_lib.cost import network_costs
 from timenet_lib.errors import InputError
 from timenet_lib.presets import CI, DEMO, PAPER, get_preset, preset_from_dict
@@ -52,3 +53,10 @@ def test_every_field_of_training_belongs_to_a_stage():
 
 def test_the_paper_takes_textures_and_the_plain_sum_of_both_losses():
     assert (PAPER.sources, PAPER.lpips, PAPER.lpips_share, PAPER.anomalous_share) == (("texture",), "vgg", None, 0.5)
+
+
+@pytest.mark.parametrize("stage", ["extractor", "flow_0", "flow_1", "tpn"])
+def test_the_shipped_stages_are_the_presets_own(stage):
+    """Else `make weights` would refuse to go on from them."""
+    recorded = read_record(shipped_weights("demo"), stage)["preset"]
+    assert {k: recorded[k] for k in DEMO.for_stage(stage)} == DEMO.for_stage(stage)

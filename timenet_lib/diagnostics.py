@@ -15,7 +15,7 @@ from timenet_lib.data.synthesis import Synthesised, Synthesiser
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import InputError
 
-REPAIRED = 0.25  # of the span of 2 between black and white: from there on a pixel counts as changed
+CHANGED = 0.25  # where white is 1 and black -1: from there on a pixel counts as changed
 
 
 def synthetic_pairs(synthesiser: Synthesiser, count: int) -> Synthesised:
@@ -81,7 +81,7 @@ def measure_failures(
 
     shortcut: see survival. inconsistency: squared error outside the mask in units of strangeness, 0 the same, 1 any
     other object of the class. inside, outside: those squared errors themselves. false_repairs: the share of pixels of
-    the clean image that its own reconstruction changes by REPAIRED or more. t_inside, t_outside: the mean of T.
+    the clean image that its own reconstruction changes by CHANGED or more. t_inside, t_outside: the mean of T.
     """
     unit = strangeness(pairs.x1, pairs.c)
     found: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def gauges(
         "inconsistency": outside / unit,
         "inside": inside,
         "outside": outside,
-        "false_repairs": ((clean - pairs.x1).abs().amax(dim=1) >= REPAIRED).float().mean(dim=(1, 2)),
+        "false_repairs": ((clean - pairs.x1).abs().amax(dim=1) >= CHANGED).float().mean(dim=(1, 2)),
     }
     maps = [r.t_map for r in rebuilt if r.t_map is not None]
     if maps:
@@ -119,6 +119,6 @@ def gauges(
 
 
 def by_class(model: TimeNet, values: Float[Tensor, "b k"], c: Tensor) -> dict[str, list[float]]:
-    """Return the means over each class's images, and "mean" over all images, for each column."""
+    """Return the means over each class's images, and "mean" over all images, for each column; NaN does not count."""
     rows = {name: values[c == i] for i, name in enumerate(model.classes) if bool((c == i).any())}
-    return {name: v.mean(dim=0).tolist() for name, v in [*rows.items(), ("mean", values)]}
+    return {name: v.nanmean(dim=0).tolist() for name, v in [*rows.items(), ("mean", values)]}

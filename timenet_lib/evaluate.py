@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from timenet_lib.data.folder import FolderIndex, load_images, load_masks
@@ -50,9 +51,7 @@ def evaluate(
     results = {}
     for method in model.methods:
         say(f"{method}: {len(images)} images")
-        ratios = model.calibrated(method).ratios if scope == "calibrated" else None
-        maps = score_maps(model.parts(images, c, method, t, seed), model.scoring, scope, ratios)
-        results[method] = metrics_of(index, maps, size, model.scoring.padded)
+        results[method] = evaluate_method(index, model, images, c, method, t, seed, scope)
     return {
         "methods": results,
         "preset": model.preset.name,
@@ -66,6 +65,23 @@ def evaluate(
         "images": len(images),
         "class_accuracy": float((c == told).double().mean()) if guess_classes else None,
     }
+
+
+def evaluate_method(
+    index: FolderIndex,
+    model: TimeNet,
+    images: UInt8[Tensor, "n 3 h w"],
+    c: Int[Tensor, " n"],
+    method: str,
+    t: float | None = None,
+    seed: int = 0,
+    scope: str = "set",
+    kinds_too: bool = True,
+) -> dict[str, Any]:
+    """Return one method's metrics on the folder's test images, which are loaded already; see metrics_of."""
+    ratios = model.calibrated(method).ratios if scope == "calibrated" else None
+    maps = score_maps(model.parts(images, c, method, t, seed), model.scoring, scope, ratios)
+    return metrics_of(index, maps, model.preset.image_size, model.scoring.padded, kinds_too)
 
 
 def metrics_of(

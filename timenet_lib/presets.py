@@ -57,21 +57,25 @@ class Preset:
 
     def for_stage(self, stage: str) -> dict[str, object]:
         """Return the fields that take part in a stage: what two trainings must share to be the same one."""
-        names = [*NETWORK_FIELDS, *FLOW_FIELDS]
-        if stage != "flow_0":
-            names += REFLOW_FIELDS
-        if stage == "tpn":
-            names += TPN_FIELDS
-        return {k: v for k, v in self.as_dict().items() if stage == "extractor" or k in names}
+        names = STAGE_FIELDS.get(stage, STAGE_FIELDS["reflow"])  # the others are flow_1, flow_2, ...
+        return {k: v for k, v in self.as_dict().items() if k in names}
 
 
-NETWORK_FIELDS = ("image_size", "base", "multipliers", "blocks", "attention")
-FLOW_FIELDS = ("batch_size", "learning_rate", "flow_steps", "drawn_train")
-REFLOW_FIELDS = ("num_couplings", "rtol", "reflow_steps")
-TPN_FIELDS = (
-    "tpn_steps", "tpn_learning_rate", "anomalous_share", "sources", "lpips", "lpips_share", "t", "extractor",
-    "extractor_weights", "levels",
+FLOW_FIELDS = (
+    "image_size", "base", "multipliers", "blocks", "attention", "batch_size", "learning_rate", "flow_steps",
+    "drawn_train",
 )  # fmt: skip
+REFLOW_FIELDS = (*FLOW_FIELDS, "num_couplings", "rtol", "reflow_steps")
+TPN_FIELDS = (
+    *REFLOW_FIELDS, "tpn_steps", "tpn_learning_rate", "anomalous_share", "sources", "lpips", "lpips_share", "t",
+    "extractor", "extractor_weights", "levels",
+)  # fmt: skip
+STAGE_FIELDS = {
+    "extractor": ("image_size", "drawn_train"),
+    "flow_0": FLOW_FIELDS,
+    "reflow": REFLOW_FIELDS,
+    "tpn": TPN_FIELDS,
+}
 
 CI = Preset(
     name="ci",

@@ -112,13 +112,13 @@ def test_an_untrained_tpn_gains_nothing(model, drawn_ci):
 def test_flow_1_stands_at_its_best_t_of_the_validation_draw(model, drawn_ci, monkeypatch):
     from timenet_lib.course import gain
 
-    real = gain.measured
+    real = gain.evaluate_method
 
-    def rigged(model, index, method, t, seed):
-        values = real(model, index, method, t, seed)
+    def rigged(index, model, images, c, method, t, seed):
+        values = real(index, model, images, c, method, t, seed)
         return {**values, "mean": {**values["mean"], "i_auroc": 1 - abs(t - 0.7)}}
 
-    monkeypatch.setattr(gain, "measured", rigged)
+    monkeypatch.setattr(gain, "evaluate_method", rigged)
     results = measure_gain(model, drawn_ci, drawn_ci, course_pairs(model, drawn_ci, 4), (0,), (0.6, 0.7, 0.8))
     assert results["methods"]["flow_1"]["t"] == 0.7
     assert results["methods"]["timenet"]["t"] == CI.t

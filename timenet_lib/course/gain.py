@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from timenet_lib.data.folder import FolderIndex, load_images
 from timenet_lib.data.synthesis import Synthesised
 from timenet_lib.detector import TimeNet
 from timenet_lib.diagnostics import measure_failures
-from timenet_lib.evaluate import KEYS, metrics_of
-from timenet_lib.score import score_maps
+from timenet_lib.evaluate import KEYS, evaluate_method
 
 Say = Callable[[str], None]
 
@@ -30,15 +30,17 @@ def measure_gain(
     working point. The validation draw decides nothing else.
     """
     chosen = {}
+    images, c = loaded(model, validation)
     for t in ts:
-        chosen[str(t)] = measured(model, validation, "flow_1", t, seeds[0])["mean"]
+        chosen[str(t)] = evaluate_method(validation, model, images, c, "flow_1", t, seeds[0])["mean"]
         say(f"validation, flow_1 at t = {t}: I-AUROC {100 * chosen[str(t)]['i_auroc']:.1f}")
     best = max(ts, key=lambda t: chosen[str(t)]["i_auroc"])
     at = {"flow_1": best, "timenet": model.preset.t}
     rows: dict[str, Any] = {}
+    images, c = loaded(model, test)
     for method, t in at.items():
         say(f"test, {method} at t = {t}, seeds {list(seeds)}")
-        runs = [measured(model, test, method, t, seed) for seed in seeds]
+        runs = [evaluate_method(test, model, images, c, method, t, seed) for seed in seeds]
         rows[method] = {
             "t": t,
             "mean": {key: [run["mean"][key] for run in runs] for key in KEYS},
@@ -58,12 +60,9 @@ def measure_gain(
     }  # fmt: skip
 
 
-def measured(model: TimeNet, index: FolderIndex, method: str, t: float, seed: int) -> dict[str, Any]:
-    """Return the metrics of one method at one t on a folder's test images."""
-    size = model.preset.image_size
-    c = model.labels([s.class_name for s in index.test])
-    maps = score_maps(model.parts(load_images(index.test, size), c, method, t, seed), model.scoring, "set")
-    return metrics_of(index, maps, size, model.scoring.padded)
+def loaded(model: TimeNet, index: FolderIndex) -> tuple[Tensor, Tensor]:
+    """Return a folder's test images and their class numbers."""
+    return load_images(index.test, model.preset.image_size), model.labels([s.class_name for s in index.test])
 
 
 def format_gain(results: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """What every notebook starts from: a model of the preset, and test images that it has not seen."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -92,13 +92,21 @@ def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
     return FolderIndex(index.root, index.classes, index.train, tuple(kept), index.notes)
 
 
-def recorded_table(preset: str) -> str:
-    """Return the table that was measured when the shipped weights were made, labelled as recorded."""
+def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *about: str) -> str:
+    """Return a record that lies beside the shipped weights, labelled as recorded, shown by a function of it.
+
+    about names entries for the first line, as words with the entry's key in braces.
+    """
     if preset != "demo":
         return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
-    results = json.loads((shipped_weights(preset) / "evaluation.json").read_text())
-    head = f"recorded: preset {preset}, seed {results['seed']}, t = {results['t']}, {results['images']} test images"
-    return f"{head}\nby: {results['command']}\n\n{format_table(results)}"
+    results = json.loads((shipped_weights(preset) / file).read_text())
+    head = ", ".join([f"recorded: preset {preset}", *(words.format_map(results) for words in about)])
+    return f"{head}\nby: {results['command']}\n\n{show(results)}"
+
+
+def recorded_table(preset: str) -> str:
+    """Return the table that was measured when the shipped weights were made, labelled as recorded."""
+    return recorded(preset, "evaluation.json", format_table, "seed {seed}", "t = {t}", "{images} test images")
 
 
 def recorded_extractors() -> str:

@@ -1,6 +1,5 @@
 """What notebook 03 shows: the two failures over t, synthetic anomalies step by step, T maps, the gauges."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,9 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from timenet_lib.checkpoints import shipped_weights
 from timenet_lib.course.explore import T_RANGE, column_title, stack
-from timenet_lib.course.models import Example
+from timenet_lib.course.gain import format_gain
+from timenet_lib.course.models import Example, recorded
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, outline, to_display
 from timenet_lib.course.variants import format_variants
 from timenet_lib.course.viewer import Panel, Viewer
@@ -121,7 +120,7 @@ def t_figure(measured: Mapping[str, Any]) -> Figure:
 
 
 def synthesis_figure(synthesiser: Synthesiser, numbers: Sequence[int]) -> Figure:
-    """Draw synthetic anomalies step by step, two rows a source: clean image, mask, what shows through it, the blend."""
+    """Draw synthetic anomalies step by step, a row a source: clean image, mask, what shows through it, the blend."""
     x1 = [synthesiser.images[i].float() / 127.5 - 1 for i in numbers]
     rows: dict[str, list[Any]] = {}
     for source in SOURCES:
@@ -178,30 +177,14 @@ def t_maps_figure(model: TimeNet, examples: Sequence[Example], t: float, seed: i
     return image_grid(rows, [column_title(e) for e in examples], size=0.95)
 
 
-def recorded(name: str, preset: str) -> dict[str, Any] | None:
-    """Return a record that lies beside the shipped weights, None for a preset without."""
-    return json.loads((shipped_weights(preset) / name).read_text()) if preset == "demo" else None
-
-
 def recorded_variants(preset: str) -> str:
-    """Return what became of algorithm 2 with one part left out, labelled as recorded."""
-    results = recorded("tpn_variants.json", preset)
-    if results is None:
-        return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
-    head = f"recorded: preset {preset}, seed {results['seed']}, {results['steps']} steps each, t = {results['t']}"
-    return f"{head}\nby: {results['command']}\n\n{format_variants(results)}"
+    """Return what became of algorithm 2 with one part changed, labelled as recorded."""
+    return recorded(preset, "tpn_variants.json", format_variants, "seed {seed}", "{steps} steps each", "t = {t}")
 
 
 def recorded_gain(preset: str) -> str:
     """Return what the TPN adds to flow 1 on the test draw, labelled as recorded."""
-    from timenet_lib.course.gain import format_gain
-
-    results = recorded("gain.json", preset)
-    if results is None:
-        return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
-    return (
-        f"recorded: preset {preset}, noise seeds {results['seeds']}\nby: {results['command']}\n\n{format_gain(results)}"
-    )
+    return recorded(preset, "gain.json", format_gain, "noise seeds {seeds}")
 
 
 def pairs_of(pairs: Synthesised, chosen: Sequence[int]) -> Synthesised:

@@ -1,6 +1,5 @@
 """What notebooks 01 and 02 show of the flows on images: samples, training curves, steps, the recorded measurement."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,8 +10,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from timenet_lib.checkpoints import shipped_weights
-from timenet_lib.course.models import Example
+from timenet_lib.course.models import Example, recorded
 from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
@@ -133,7 +131,4 @@ def recorded_training(model: TimeNet) -> str:
 
 def recorded_flows(preset: str) -> str:
     """Return what was measured of the shipped flows, labelled as recorded."""
-    if preset != "demo":
-        return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
-    results = json.loads((shipped_weights(preset) / "flows.json").read_text())
-    return f"recorded: preset {preset}\nby: {results['command']}\n\n{format_flows(results)}"
+    return recorded(preset, "flows.json", format_flows)

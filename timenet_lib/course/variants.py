@@ -16,13 +16,12 @@ from timenet_lib.data.synthesis import Synthesised, Synthesiser
 from timenet_lib.detector import TimeNet
 from timenet_lib.diagnostics import measure_failures
 from timenet_lib.errors import InputError
-from timenet_lib.evaluate import KEYS, metrics_of
+from timenet_lib.evaluate import KEYS, evaluate_method
 from timenet_lib.nets.lpips import build_lpips
 from timenet_lib.nets.tpn import TPN, Adapter
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import key_seed
 from timenet_lib.presets import Preset
-from timenet_lib.score import score_maps
 from timenet_lib.training.loop import Budget, History, train_loop
 from timenet_lib.training.tpn import balanced_weight, tpn_step
 
@@ -57,9 +56,9 @@ class CutOff(nn.Module):
         return self.flow(*inputs)
 
 
-def fresh(flow: UNet, t: float, kind: type[TPN] = TPN) -> TPN:
+def fresh(flow: UNet, t: float) -> TPN:
     """Return a TPN with weights at random."""
-    return kind(flow.config, t)
+    return TPN(flow.config, t)
 
 
 def loud_adapters(flow: UNet, t: float) -> TPN:
@@ -151,9 +150,7 @@ def measure_variants(
         tpn, history = train_variant(model, name, *training, steps, seed)
         changed = with_tpn(model, tpn)
         gauges = measure_failures(changed, pairs, (t,), seed, ("timenet",))["methods"]["timenet"]
-        parts = changed.parts(images, c, "timenet", t, seed)
-        maps = score_maps(parts, model.scoring, "set")
-        mean = metrics_of(index, maps, model.preset.image_size, model.scoring.padded, kinds_too=False)["mean"]
+        mean = evaluate_method(index, changed, images, c, "timenet", t, seed, kinds_too=False)["mean"]
         rows[name] = {
             "says": VARIANTS[name].says,
             "first_loss": sum(history.losses[:10]) / len(history.losses[:10]),

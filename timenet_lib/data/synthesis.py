@@ -25,7 +25,7 @@ from timenet_lib.path import generator
 
 SOURCES = ("texture", "transplant", "recolour")
 MAX_EXPONENT = 5  # of the Perlin lattice, 2^5 cells
-VISIBLE = 0.05  # of the span of 2 between black and white
+VISIBLE = 0.05  # where white is 1 and black -1
 
 
 class Synthesised(NamedTuple):

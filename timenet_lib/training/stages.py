@@ -251,8 +251,9 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     tpn = TPN.from_flow(flow_1, preset.t).to(run.on)
     features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.on)
     lpips = build_lpips(preset.lpips, features, run.on)
-    share_of, sources = preset.anomalous_share, preset.sources
-    synthesiser = Synthesiser(data.images, data.labels, run.textures, share_of, run.seed, sources=sources)
+    synthesiser = Synthesiser(
+        data.images, data.labels, run.textures, preset.anomalous_share, run.seed, sources=preset.sources
+    )
     weight = balanced_weight(flow_1, tpn, preset.t, lpips, synthesiser, preset.lpips_share)
     loss = tpn_step(flow_1, preset.t, lpips, synthesiser, weight)
     history = run.train("tpn", tpn, loss, run.budget("tpn", preset.tpn_steps, share), preset.tpn_learning_rate)
