@@ -69,8 +69,12 @@ def test_its_gradient_reaches_the_first_image(vgg, pictures):
 
 def test_a_backbone_that_is_not_there_is_said_and_not_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"LPIPS on VGG16: .*vgg16.*--lpips extractor"):
+    with pytest.raises(
+        WeightsError, match=r"LPIPS needs VGG16.*put vgg16\.safetensors into the folder .*--lpips extractor"
+    ):
         build_lpips("vgg", torch.nn.Identity())
+    with pytest.raises(WeightsError, match=r"no extractor weights at .*absent"):
+        build_lpips("vgg", torch.nn.Identity(), weights=str(tmp_path / "absent"))
 
 
 def test_another_network_is_refused(tmp_path):

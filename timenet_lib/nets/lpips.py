@@ -53,7 +53,12 @@ def check_lpips(network: str, weights: str = "timm") -> tuple[Path, str] | None:
     try:
         return find_weights(BACKBONE, weights)
     except WeightsError as error:
-        raise WeightsError(f"LPIPS on VGG16: {error}. Or take --lpips extractor") from error
+        if weights != "timm":
+            raise
+        raise WeightsError(
+            f"LPIPS needs VGG16's ImageNet weights, and this machine has none: put {BACKBONE}.safetensors into the folder "
+            "that TIMENET_EXTRACTOR_WEIGHTS names, fetch timm/vgg16.tv_in1k once with timm, or take --lpips extractor"
+        ) from error
 
 
 def build_lpips(
