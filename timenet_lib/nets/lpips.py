@@ -57,7 +57,8 @@ def check_lpips(network: str, weights: str = "timm") -> tuple[Path, str] | None:
             raise
         raise WeightsError(
             f"LPIPS needs VGG16's ImageNet weights, and this machine has none: put {BACKBONE}.safetensors into the "
-            "folder that TIMENET_EXTRACTOR_WEIGHTS names, fetch timm/vgg16.tv_in1k once with timm, or take --lpips extractor"
+            "folder that TIMENET_EXTRACTOR_WEIGHTS names, fetch timm/vgg16.tv_in1k once with timm, or take "
+            "--lpips extractor"
         ) from error
 
 
