@@ -6,9 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import jsonschema
 import pytest
 from PIL import Image
+
+import timenet_lib
 
 
 def timenet(*args, cwd=None, env=None):
@@ -67,10 +71,12 @@ def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path):
     done = timenet("evaluate", "--data", drawn_ci.root, "--weights", trained, "--json", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "r.json").read_text())
-    assert set(results["methods"]) == {"flow_0", "flow_1", "timenet"}
-    assert set(results) >= {"preset", "seed", "t", "weights_sha256", "data_sha256", "command"}
+    assert set(results["methods"]) == {"flow_0", "flow_1", "timenet", "flow_0_best_t", "flow_1_best_t"}
+    schema = json.loads((Path(timenet_lib.__file__).parent / "evaluation.schema.json").read_text())
+    jsonschema.validate(results, schema)
+    with pytest.raises(jsonschema.ValidationError, match="surprise"):
+        jsonschema.validate({**results, "surprise": 1}, schema)
     for method in results["methods"].values():
-        assert set(method) == {"mean", "classes", "kinds"}
         for row in [method["mean"], *method["classes"].values()]:
             assert all(0 <= row[key] <= 1 for key in ("i_auroc", "p_auroc", "pro"))
     assert "mean" in done.stdout

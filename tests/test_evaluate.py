@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
+from timenet_lib.baselines import PEERS
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import DataError
-from timenet_lib.evaluate import evaluate, format_table, metrics_of, metrics_of_images
+from timenet_lib.errors import DataError, InputError
+from timenet_lib.evaluate import choose_t, evaluate, evaluate_folder, format_table, metrics_of, metrics_of_images
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
 from timenet_lib.reconstruct import Models
+from timenet_lib.training.stages import load_training_set
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +100,51 @@ def test_masks_of_one_kind_give_a_reason_and_no_number():
         row = metrics_of_images(scores, maps, defective, masks)
         assert (row["i_auroc"], row["p_auroc"], row["pro"]) == (1.0, None, None)
         assert reason in row["reasons"]["pro"]
+
+
+def test_the_best_t_is_chosen_without_a_test_image(model, drawn_ci, monkeypatch):
+    used, parts = [], TimeNet.parts
+    monkeypatch.setattr(TimeNet, "parts", lambda self, x, *rest: (used.append(len(x)), parts(self, x, *rest))[1])
+    chosen = choose_t(drawn_ci, model, "flow_0", ts=(0.6, 0.9))
+    held_out = load_training_set(drawn_ci, 32).held_out
+    assert used == [2 * len(held_out)] * 2
+    assert chosen["images"] == 2 * len(held_out)
+    assert chosen["i_auroc"][str(chosen["best_t"])] == max(chosen["i_auroc"].values())
+
+
+def test_with_training_images_the_best_t_is_evaluated_too(model, drawn_ci, monkeypatch):
+    monkeypatch.setattr("timenet_lib.evaluate.choose_t", lambda *_: {"best_t": 0.7, "i_auroc": {"0.7": 1}, "images": 2})
+    results = evaluate(drawn_ci, model, t=0.9, train=drawn_ci)
+    assert {name: row["t"] for name, row in results["methods"].items()} == {"flow_0": 0.9, "flow_0_best_t": 0.7}
+    assert results["methods"]["flow_0_best_t"] == evaluate(drawn_ci, model, t=0.7)["methods"]["flow_0"]
+    assert evaluate(drawn_ci, model)["validation"] == {}
+
+
+def test_a_peer_brings_its_own_image_scores(model, drawn_ci, monkeypatch):
+    maps = oracle(drawn_ci, 32)
+    seen = []
+
+    def rigged(used, train, test, seed):
+        seen.append((len(train), len(test), seed))
+        return -maps.amax(dim=(1, 2)), maps
+
+    monkeypatch.setitem(PEERS, "patchcore", rigged)
+    mean = evaluate(drawn_ci, model, seed=3, train=drawn_ci, peers=("patchcore",))["methods"]["patchcore"]["mean"]
+    assert (mean["i_auroc"], mean["p_auroc"]) == (0.0, 1.0)
+    assert seen == [(len(load_training_set(drawn_ci, 32).images), len(drawn_ci.test), 3)]
+    with pytest.raises(InputError, match="no peer 'padim': choose of patchcore"):
+        evaluate(drawn_ci, model, train=drawn_ci, peers=("padim",))
+    with pytest.raises(InputError, match="needs normal training images"):
+        evaluate(drawn_ci, model, peers=("patchcore",))
+
+
+def test_a_folder_without_training_images_says_so(model, drawn_ci, tmp_path):
+    import shutil
+
+    data = shutil.copytree(drawn_ci.root, tmp_path / "data")
+    for folder in data.glob("*/train"):
+        shutil.rmtree(folder)
+    said = []
+    results = evaluate_folder(data, model, said.append)
+    assert list(results["methods"]) == ["flow_0"]
+    assert any("no flow's best t is chosen" in line for line in said)

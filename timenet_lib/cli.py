@@ -208,40 +208,31 @@ def shown_command() -> str:
     help="Of the maxima in formula (5).",
 )
 @click.option("--guess-classes", is_flag=True, help="Do not tell the model what an image shows; slower.")
+@click.option("--peer", "peers", multiple=True, metavar="NAME", help="Measure this too: patchcore. May be repeated.")
 @SEED
 @EXTRACTOR
 @DEVICE
 def evaluate(
-    data: Path | None,
-    weights: str,
-    json_path: Path | None,
-    t: float | None,
-    scope: str,
-    guess_classes: bool,
-    seed: int,
-    extractor_weights: str,
-    device: str,
+    data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
 ) -> None:
-    """Measure I-AUROC, P-AUROC and PRO of flow_0, flow_1 and TimeNet on a folder's test images."""
+    """Measure I-AUROC, P-AUROC and PRO of flow_0, flow_1 and TimeNet on a folder's test images.
+
+    Where the folder has normal training images too, both flows are measured at their best t as well, which is chosen
+    on those held out from training, and never on test images.
+    """
     from timenet_lib.checkpoints import write_json
-    from timenet_lib.data.drawn import drawn_folder
-    from timenet_lib.data.folder import index_folder
     from timenet_lib.detector import TimeNet
-    from timenet_lib.evaluate import evaluate as run_evaluate
-    from timenet_lib.evaluate import format_table
+    from timenet_lib.evaluate import evaluate_folder, format_table
+    from timenet_lib.reported import format_beside
 
     check_writable(json_path)
     model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
-    p = model.preset
-    index = index_folder(
-        data or drawn_folder(p.image_size, 0, p.drawn_train, p.drawn_good, p.drawn_defective), parts=("test",)
-    )
-    for note in index.notes:
-        say(f"note: {note}")
-    results = run_evaluate(index, model, t, seed, say, scope, guess_classes)
+    results = evaluate_folder(data, model, say, **options)
     click.echo(format_table(results))
-    if guess_classes:
+    if results["class_accuracy"] is not None:
         click.echo(f"classes guessed right: {100 * results['class_accuracy']:.1f} %")
+    if beside := format_beside(results):
+        click.echo(f"\n{beside}")
     if json_path:
         write_json(json_path, {**results, "command": shown_command()})
 

@@ -47,6 +47,33 @@ class Prediction(NamedTuple):
     classes: tuple[str, ...]
 
 
+class WithDefects(NamedTuple):
+    """Normal images, then as many with a synthetic defect; with masks, classes, and which are defective."""
+
+    images: UInt8[Tensor, "n 3 h w"]
+    masks: Bool[Tensor, "n h w"]
+    c: Int[Tensor, " n"]
+    defective: Bool[Tensor, " n"]
+
+
+def with_defects(
+    normal: UInt8[Tensor, "n 3 h w"],
+    c: Int[Tensor, " n"],
+    textures: UInt8[Tensor, "m 3 h w"] | None = None,
+    seed: int = 0,
+) -> WithDefects:
+    """Return normal images and as many synthetic defects on images drawn from them; textures None: drawn ones."""
+    textures = drawn_textures(normal.shape[-1]) if textures is None else textures
+    synthesiser = Synthesiser(normal, c, textures, anomalous_share=1.0, seed=seed, stage="calibration")
+    anomalous, _, masks, labels = synthesiser.batch(0, range(len(normal)))
+    return WithDefects(
+        torch.cat([normal, as_uint8(anomalous)]),
+        torch.cat([torch.zeros_like(masks), masks]),
+        torch.cat([c, labels]),
+        torch.arange(2 * len(normal)) >= len(normal),
+    )
+
+
 class TimeNet:
     """flow_0, flow_1 and the TPN with the extractor and constants that turn a reconstruction into a score."""
 
@@ -285,21 +312,14 @@ class TimeNet:
         """
         x1 = self.images(normal_images)
         normal, c = as_uint8(x1), self.labels(self.names(x1, classes))
-        textures = drawn_textures(self.preset.image_size) if textures is None else textures
-        synthesiser = Synthesiser(normal, c, textures, anomalous_share=1.0, seed=seed, stage="calibration")
-        anomalous, _, masks, labels = synthesiser.batch(0, range(len(normal)))
-        is_defect = (torch.arange(2 * len(normal)) >= len(normal)).numpy()
-        is_pasted = torch.cat([torch.zeros_like(masks), masks]).numpy()
+        with_both = with_defects(normal, c, textures, seed)
         found = {}
         for method in self.methods:
-            parts = [
-                *self.parts(normal, c, method, seed=seed),
-                *self.parts(as_uint8(anomalous), labels, method, seed=seed),
-            ]
+            parts = self.parts(with_both.images, with_both.c, method, seed=seed)
             ratios = set_ratios(parts, self.scoring)
             maps = score_maps(parts, self.scoring, "calibrated", ratios)
-            threshold = max_f1_threshold(image_score(maps, self.scoring.padded).numpy(), is_defect)
-            pixel_threshold = max_f1_threshold(maps.numpy(), is_pasted)
+            threshold = max_f1_threshold(image_score(maps, self.scoring.padded).numpy(), with_both.defective.numpy())
+            pixel_threshold = max_f1_threshold(maps.numpy(), with_both.masks.numpy())
             found[method] = Calibration(ratios, threshold, pixel_threshold, self.scoring)
         self.calibration = found
 

@@ -1,25 +1,46 @@
 """A folder and weights -> the results: I-AUROC, P-AUROC and PRO of each method, class and kind of defect.
 
 Paper: section 3.1.2, tables 1 and 2. The maxima of formula (5) run over the whole test set, all classes together.
+What the results look like as JSON stands in evaluation.schema.json.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from timenet_lib.data.folder import FolderIndex, load_images, load_masks
+from timenet_lib.baselines import PEERS
+from timenet_lib.data.drawn import drawn_folder
+from timenet_lib.data.folder import FolderIndex, index_folder, load_images, load_masks
 from timenet_lib.data.images import as_float
-from timenet_lib.detector import TimeNet
-from timenet_lib.errors import DataError
+from timenet_lib.detector import TimeNet, with_defects
+from timenet_lib.errors import DataError, InputError
 from timenet_lib.metrics import auroc, pro
 from timenet_lib.score import image_score, score_maps
+from timenet_lib.training.stages import load_training_set
 
 KEYS = ("i_auroc", "p_auroc", "pro")
+TS = (0.6, 0.7, 0.75, 0.8, 0.83, 0.88, 0.92)  # among which a flow's best t is chosen
 Say = Callable[[str], None]
+
+
+def evaluate_folder(data: Path | None, model: TimeNet, say: Say = lambda line: None, **options: Any) -> dict[str, Any]:
+    """Evaluate a folder laid out as MVTec-AD is, None for the drawn data set; options are those of evaluate."""
+    p = model.preset
+    folder = data or drawn_folder(p.image_size, 0, p.drawn_train, p.drawn_good, p.drawn_defective)
+    index = index_folder(folder, parts=("test",))
+    train: FolderIndex | None = None
+    try:
+        train = index_folder(folder, parts=("train",))
+    except DataError as error:
+        say(f"note: no training images, so no flow's best t is chosen ({error})")
+    for note in index.notes:
+        say(f"note: {note}")
+    return evaluate(index, model, say=say, train=train, **options)
 
 
 def evaluate(
@@ -30,13 +51,23 @@ def evaluate(
     say: Say = lambda line: None,
     scope: str = "set",
     guess_classes: bool = False,
+    train: FolderIndex | None = None,
+    peers: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return {"methods": {NAME: {"mean", "classes", "kinds"}}, ...}, metrics as fractions.
+    """Return {"methods": {NAME: {"mean", "classes", "kinds", "t"}}, ...}, metrics as fractions.
 
     A metric that cannot be had is None, and "reasons" beside it says why. say receives a line of progress a method.
     scope is that of the maxima in formula (5); by default they run over all test images, all classes together. With
     guess_classes the model is not told what an image shows, and "class_accuracy" says how often it guessed right.
+
+    With train, the index of the normal training images, there are flow_0_best_t and flow_1_best_t too; see choose_t.
+    peers, of baselines.PEERS, are made on the training images that the model was trained on.
     """
+    unknown = [name for name in peers if name not in PEERS]
+    if unknown:
+        raise InputError(f"no peer {unknown[0]!r}: choose of {', '.join(PEERS)}")
+    if peers and train is None:
+        raise InputError(f"{', '.join(peers)} needs normal training images, CLASS/train/good, and there are none")
     missing = [name for name in index.classes if name not in model.classes]
     if missing:
         raise DataError(
@@ -52,6 +83,20 @@ def evaluate(
     for method in model.methods:
         say(f"{method}: {len(images)} images")
         results[method] = evaluate_method(index, model, images, c, method, t, seed, scope)
+    validation = {}
+    flows = [m for m in model.methods if m != "timenet"]
+    for flow in flows:
+        if train is None:
+            break
+        say(f"{flow}: choosing its best t on held-out training images, half of them with synthetic defects")
+        validation[flow] = choose_t(train, model, flow, seed)
+        best = validation[flow]["best_t"]
+        results[f"{flow}_best_t"] = evaluate_method(index, model, images, c, flow, best, seed, scope)
+    for name in peers:
+        assert train is not None
+        say(f"{name}: {len(images)} images")
+        scores, maps = PEERS[name](model, load_training_set(train, size).images, images, seed)
+        results[name] = {**metrics_of(index, maps, size, scores=scores), "t": None}
     return {
         "methods": results,
         "preset": model.preset.name,
@@ -63,6 +108,7 @@ def evaluate(
         "scoring": asdict(model.scoring),
         "data_sha256": index.hash(),
         "images": len(images),
+        "validation": validation,
         "class_accuracy": float((c == told).double().mean()) if guess_classes else None,
     }
 
@@ -81,14 +127,47 @@ def evaluate_method(
     """Return one method's metrics on the folder's test images, which are loaded already; see metrics_of."""
     ratios = model.calibrated(method).ratios if scope == "calibrated" else None
     maps = score_maps(model.parts(images, c, method, t, seed), model.scoring, scope, ratios)
-    return metrics_of(index, maps, model.preset.image_size, model.scoring.padded, kinds_too)
+    metrics = metrics_of(index, maps, model.preset.image_size, model.scoring.padded, kinds_too)
+    return {**metrics, "t": model.preset.t if t is None else t}
+
+
+def choose_t(
+    train: FolderIndex, model: TimeNet, method: str, seed: int = 0, ts: Sequence[float] = TS
+) -> dict[str, Any]:
+    """Return {"best_t", "i_auroc": {T: ...}, "images"}: the t with the highest mean I-AUROC over classes.
+
+    No test image takes part: it is measured on the training images that were held out from training and as many
+    synthetic defects on them, over the classes that have both. Of equal ones the first t of ts is taken.
+    """
+    held_out = load_training_set(train, model.preset.image_size)
+    c = model.labels([train.classes[i] for i in held_out.held_out_labels])
+    v = with_defects(held_out.held_out, c, seed=seed)
+    classes, defective = v.c.numpy(), v.defective.numpy()
+    both = set(classes[defective]) & set(classes[~defective])
+    means = {}
+    for t in ts:
+        maps = score_maps(model.parts(v.images, v.c, method, t, seed), model.scoring)
+        scores = image_score(maps, model.scoring.padded).double().numpy()
+        each = [auroc(scores[classes == k], defective[classes == k]) for k in both]
+        means[t] = float(np.mean(each))
+    best = max(ts, key=lambda t: means[t])
+    return {"best_t": best, "i_auroc": {str(t): m for t, m in means.items()}, "images": len(v.images)}
 
 
 def metrics_of(
-    index: FolderIndex, maps: Tensor, size: int, padded: bool = False, kinds_too: bool = True
+    index: FolderIndex,
+    maps: Tensor,
+    size: int,
+    padded: bool = False,
+    kinds_too: bool = True,
+    scores: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Return the metrics of each class, their mean over classes and, unless kinds_too is False, of each kind."""
-    scores, all_maps = image_score(maps, padded).double().numpy(), maps.double().numpy()
+    """Return the metrics of each class, their mean over classes and, unless kinds_too is False, of each kind.
+
+    scores are a peer's own image scores; without them they are those of the maps.
+    """
+    own = (image_score(maps, padded) if scores is None else scores).double().numpy()
+    all_maps = maps.double().numpy()
     names = np.array([s.class_name for s in index.test])
     kinds = np.array([s.kind for s in index.test])
     classes: dict[str, Any] = {}
@@ -96,12 +175,12 @@ def metrics_of(
     for name in index.classes:
         chosen = names == name
         masks = class_masks(index, chosen, size)
-        classes[name] = metrics_of_images(scores[chosen], all_maps[chosen], kinds[chosen] != "good", masks)
+        classes[name] = metrics_of_images(own[chosen], all_maps[chosen], kinds[chosen] != "good", masks)
         by_kind[name] = {}
         for kind in sorted(set(kinds[chosen]) - {"good"}) if kinds_too else ():
             part = np.isin(kinds[chosen], ["good", kind])
             by_kind[name][str(kind)] = metrics_of_images(
-                scores[chosen][part],
+                own[chosen][part],
                 all_maps[chosen][part],
                 kinds[chosen][part] != "good",
                 None if masks is None else masks[part],

@@ -1,0 +1,145 @@
+"""The peers, through the libraries that have them, each as ONE model for all classes.
+
+PatchCore comes from anomalib, a DDIM reconstruction from diffusers: both in the extra "peers". Nothing here is needed
+by TimeNet itself.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from timenet_lib.data.images import as_float
+from timenet_lib.data.synthesis import integer
+from timenet_lib.detector import BATCH, TimeNet
+from timenet_lib.errors import InputError
+from timenet_lib.path import generator, image_noise, key_seed
+from timenet_lib.training.loop import Losses, LossOfStep
+
+DIFFUSION_STEPS = 1000  # of the forward process
+CORESET, CORESET_MOST = 0.1, 10_000  # share of the patches that PatchCore keeps, and how many at most
+
+
+def peer(module: str) -> Any:
+    """Import a module of a peer's library; a missing one is an InputError that says how to install it."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{module.split('.')[0]} is not installed: pip install -e '.[peers]'") from error
+
+
+def diffusion_scheduler() -> Any:
+    """Return diffusers' DDIM scheduler for the process that diffusion_step trains: cosine schedule, velocity target."""
+    return peer("diffusers").DDIMScheduler(
+        num_train_timesteps=DIFFUSION_STEPS,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        clip_sample=True,
+    )
+
+
+def as_t(k: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    """Return diffusion timesteps, 0 the image, as the t in [0, 1] that the network takes, 1 the image."""
+    return 1 - k.float() / (DIFFUSION_STEPS - 1)
+
+
+def diffusion_step(images: UInt8[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], seed: int) -> LossOfStep:
+    """Return the function that gives a denoising diffusion model's loss of each sample of a step."""
+    scheduler = diffusion_scheduler()
+
+    def loss_of_step(net: torch.nn.Module, step: int, samples: range) -> Losses:
+        generators = [generator(seed, "diffusion", step, i) for i in samples]
+        chosen = torch.tensor([integer(g, len(images)) for g in generators])
+        k = torch.tensor([integer(g, DIFFUSION_STEPS) for g in generators])
+        noise = torch.stack([torch.randn(images.shape[1:], generator=g) for g in generators])
+        x1, device = as_float(images[chosen]), next(net.parameters()).device
+        xk, target = scheduler.add_noise(x1, noise, k), scheduler.get_velocity(x1, noise, k)
+        v = net(xk.to(device), as_t(k).to(device), labels[chosen].to(device))
+        return Losses((v - target.to(device)).square().flatten(1).mean(dim=1), as_t(k).to(device))
+
+    return loss_of_step
+
+
+def stride_for(scheduler: Any, t: float, num_steps: int) -> int:
+    """Return the stride with which num_steps DDIM steps begin where signal to noise is nearest to t : 1 - t."""
+    strides = torch.arange(1, DIFFUSION_STEPS // num_steps + 1)
+    kept = scheduler.alphas_cumprod[num_steps * strides - 1].sqrt()
+    noise = (1 - kept**2).sqrt()
+    return int(strides[(kept / (kept + noise) - t).abs().argmin()])
+
+
+@torch.no_grad()
+def ddim_reconstruct(
+    net: torch.nn.Module,
+    x1: Float[Tensor, "b 3 h w"],
+    c: Int[Tensor, " b"],
+    t: float,
+    seed: int = 0,
+    num_steps: int = 10,
+) -> Float[Tensor, "b 3 h w"]:
+    """Noise x1 as far as a flow's t, by signal to noise, and denoise it in num_steps DDIM steps of diffusers."""
+    scheduler = diffusion_scheduler()
+    stride = stride_for(scheduler, t, num_steps)
+    scheduler.num_inference_steps = DIFFUSION_STEPS // stride  # what its step() takes the stride from
+    first = num_steps * stride - 1
+    x = scheduler.add_noise(x1, image_noise(x1, seed), torch.full((len(x1),), first))
+    for k in range(first, -1, -stride):
+        v = net(x, as_t(torch.full((len(x1),), k)), c)
+        x = scheduler.step(v, k, x, eta=0.0).prev_sample
+    return x.clamp(-1, 1)
+
+
+class NamedLevels(torch.nn.Module):
+    """An extractor as anomalib wants it: levels by name; its input comes in [-1, 1]."""
+
+    def __init__(self, features: torch.nn.Module, names: list[str], first: int):
+        super().__init__()
+        self.features, self.names, self.first = features, names, first
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.features(x)[self.first :], strict=True))
+
+
+@torch.no_grad()
+def patchcore(
+    model: TimeNet, train: UInt8[Tensor, "n 3 h w"], test: UInt8[Tensor, "m 3 h w"], seed: int = 0
+) -> tuple[Float[Tensor, " m"], Float[Tensor, "m h w"]]:
+    """Return image scores and score maps of anomalib's PatchCore: one memory of all classes, the model's extractor.
+
+    As is usual for PatchCore the finest of the extractor's levels takes no part. The maps are smoothed by the same
+    Gaussian, in proportion to the image, as TimeNet's; a tenth of the patches is kept, 10,000 at most.
+    """
+    torch_model = peer("anomalib.models.image.patchcore.torch_model")
+    levels = model.preset.levels
+    names = [f"f{i}" for i in levels][1:] or [f"f{levels[0]}"]
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")  # anomalib's own
+        torch.manual_seed(key_seed(seed, "patchcore"))
+        before = np.random.get_state()  # noqa: NPY002  # anomalib projects with numpy's global generator
+        np.random.seed(key_seed(seed, "patchcore") % 2**32)  # noqa: NPY002
+        net = torch_model.PatchcoreModel(["stages.2"], "timenet_embedded", pre_trained=False)
+        net.layers, net.feature_extractor = names, NamedLevels(model.features, names, len(levels) - len(names))
+        sigma = max(1, round(model.scoring.sigma * test.shape[-1] / 256))
+        net.anomaly_map_generator = peer("anomalib.models.image.patchcore.anomaly_map").AnomalyMapGenerator(sigma=sigma)
+        net.train()
+        net.feature_extractor.eval()
+        for batch in train.split(BATCH):
+            net(as_float(batch))
+        patches = sum(len(e) for e in net.embedding_store)
+        net.subsample_embedding(sampling_ratio=min(CORESET, CORESET_MOST / patches))
+        np.random.set_state(before)  # noqa: NPY002
+        net.eval()
+        found = [net(as_float(batch)) for batch in test.split(BATCH)]
+    return torch.cat([f.pred_score for f in found]).flatten(), torch.cat([f.anomaly_map for f in found])[:, 0]
+
+
+PEERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"patchcore": patchcore}
