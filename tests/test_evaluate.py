@@ -3,16 +3,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from timenet_lib.baselines import PEERS
-from timenet_lib.data.folder import FolderIndex
-from timenet_lib.detector import TimeNet
+from timenet_lib.data.folder import FolderIndex, load_images
+from timenet_lib.detector import TimeNet, with_defects
 from timenet_lib.errors import DataError, InputError
 from timenet_lib.evaluate import choose_t, evaluate, evaluate_folder, format_table, metrics_of, metrics_of_images
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
 from timenet_lib.reconstruct import Models
+from timenet_lib.score import image_score, score_maps
 from timenet_lib.training.stages import load_training_set
 
 
@@ -102,14 +104,25 @@ def test_masks_of_one_kind_give_a_reason_and_no_number():
         assert reason in row["reasons"]["pro"]
 
 
-def test_the_best_t_is_chosen_without_a_test_image(model, drawn_ci, monkeypatch):
-    used, parts = [], TimeNet.parts
-    monkeypatch.setattr(TimeNet, "parts", lambda self, x, *rest: (used.append(len(x)), parts(self, x, *rest))[1])
-    chosen = choose_t(drawn_ci, model, "flow_0", ts=(0.6, 0.9))
-    held_out = load_training_set(drawn_ci, 32).held_out
-    assert used == [2 * len(held_out)] * 2
-    assert chosen["images"] == 2 * len(held_out)
+def test_the_best_t_is_the_one_that_tells_defects_best(model, drawn_ci):
+    normal = load_images(drawn_ci.train, 32)
+    v = with_defects(normal, model.labels([s.class_name for s in drawn_ci.train]))
+    assert v.defective.sum() == len(normal) == v.masks.flatten(1).any(dim=1).sum()
+    chosen = choose_t(v, model, "flow_0", ts=(0.6, 0.9))
+    for t in (0.6, 0.9):
+        scores = image_score(score_maps(model.parts(v.images, v.c, "flow_0", t), model.scoring))
+        each = [roc_auc_score(v.defective[v.c == k], scores[v.c == k]) for k in range(len(model.classes))]
+        assert chosen["i_auroc"][str(t)] == pytest.approx(np.mean(each))
     assert chosen["i_auroc"][str(chosen["best_t"])] == max(chosen["i_auroc"].values())
+
+
+def test_no_test_image_takes_part_in_the_choice_of_t(model, drawn_ci, monkeypatch):
+    seen = []
+    monkeypatch.setattr("timenet_lib.evaluate.choose_t", lambda v, *_: (seen.append(v), {"best_t": 0.7})[1])
+    evaluate(drawn_ci, model, train=drawn_ci)
+    held_out = load_training_set(drawn_ci, 32).held_out
+    assert torch.equal(seen[0].images[: len(held_out)], held_out)
+    assert len(seen[0].images) == 2 * len(held_out)
 
 
 def test_with_training_images_the_best_t_is_evaluated_too(model, drawn_ci, monkeypatch):

@@ -7,9 +7,8 @@ by TimeNet itself.
 import contextlib
 import importlib
 import io
-import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ CORESET, CORESET_MOST = 0.1, 10_000  # share of the patches that PatchCore keeps
 
 def peer(module: str) -> Any:
     """Import a module of a peer's library; a missing one is an InputError that says how to install it."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -109,6 +107,23 @@ class NamedLevels(torch.nn.Module):
         return dict(zip(self.names, self.features(x)[self.first :], strict=True))
 
 
+@contextlib.contextmanager
+def seeded_and_silent(seed: int) -> Iterator[None]:
+    """Seed the global generators that anomalib draws from, torch's and numpy's, and leave both as they were.
+
+    Warnings and progress bars, which are anomalib's own, are not shown.
+    """
+    before = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(before)  # noqa: NPY002
+
+
 @torch.no_grad()
 def patchcore(
     model: TimeNet, train: UInt8[Tensor, "n 3 h w"], test: UInt8[Tensor, "m 3 h w"], seed: int = 0
@@ -118,28 +133,25 @@ def patchcore(
     As is usual for PatchCore the finest of the extractor's levels takes no part. The maps are smoothed by the same
     Gaussian, in proportion to the image, as TimeNet's; a tenth of the patches is kept, 10,000 at most.
     """
-    torch_model = peer("anomalib.models.image.patchcore.torch_model")
-    levels = model.preset.levels
+    parts = "anomalib.models.image.patchcore."
+    levels, size = model.preset.levels, test.shape[-1]
     names = [f"f{i}" for i in levels][1:] or [f"f{levels[0]}"]
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")  # anomalib's own
-        torch.manual_seed(key_seed(seed, "patchcore"))
-        before = np.random.get_state()  # noqa: NPY002  # anomalib projects with numpy's global generator
-        np.random.seed(key_seed(seed, "patchcore") % 2**32)  # noqa: NPY002
-        net = torch_model.PatchcoreModel(["stages.2"], "timenet_embedded", pre_trained=False)
+    with seeded_and_silent(key_seed(seed, "patchcore")):
+        net = peer(parts + "torch_model").PatchcoreModel(["stages.2"], "timenet_embedded", pre_trained=False)
         net.layers, net.feature_extractor = names, NamedLevels(model.features, names, len(levels) - len(names))
-        sigma = max(1, round(model.scoring.sigma * test.shape[-1] / 256))
-        net.anomaly_map_generator = peer("anomalib.models.image.patchcore.anomaly_map").AnomalyMapGenerator(sigma=sigma)
-        net.train()
+        sigma = max(1, round(model.scoring.sigma * size / 256))
+        net.anomaly_map_generator = peer(parts + "anomaly_map").AnomalyMapGenerator(sigma=sigma)
+        net.to(model.device).train()
         net.feature_extractor.eval()
         for batch in train.split(BATCH):
-            net(as_float(batch))
+            net(as_float(batch).to(model.device))
         patches = sum(len(e) for e in net.embedding_store)
         net.subsample_embedding(sampling_ratio=min(CORESET, CORESET_MOST / patches))
-        np.random.set_state(before)  # noqa: NPY002
         net.eval()
-        found = [net(as_float(batch)) for batch in test.split(BATCH)]
-    return torch.cat([f.pred_score for f in found]).flatten(), torch.cat([f.anomaly_map for f in found])[:, 0]
+        found = [net(as_float(batch).to(model.device)) for batch in test.split(BATCH)]
+    return torch.cat([f.pred_score for f in found]).flatten().cpu(), torch.cat([f.anomaly_map for f in found])[
+        :, 0
+    ].cpu()
 
 
 PEERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"patchcore": patchcore}

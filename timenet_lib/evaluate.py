@@ -17,7 +17,7 @@ from timenet_lib.baselines import PEERS
 from timenet_lib.data.drawn import drawn_folder
 from timenet_lib.data.folder import FolderIndex, index_folder, load_images, load_masks
 from timenet_lib.data.images import as_float
-from timenet_lib.detector import TimeNet, with_defects
+from timenet_lib.detector import TimeNet, WithDefects, with_defects
 from timenet_lib.errors import DataError, InputError
 from timenet_lib.metrics import auroc, pro
 from timenet_lib.score import image_score, score_maps
@@ -37,7 +37,7 @@ def evaluate_folder(data: Path | None, model: TimeNet, say: Say = lambda line: N
     try:
         train = index_folder(folder, parts=("train",))
     except DataError as error:
-        say(f"note: no training images, so no flow's best t is chosen ({error})")
+        say(f"note: no flow's best t is chosen, for want of training images: {error}")
     for note in index.notes:
         say(f"note: {note}")
     return evaluate(index, model, say=say, train=train, **options)
@@ -84,19 +84,18 @@ def evaluate(
         say(f"{method}: {len(images)} images")
         results[method] = evaluate_method(index, model, images, c, method, t, seed, scope)
     validation = {}
-    flows = [m for m in model.methods if m != "timenet"]
-    for flow in flows:
-        if train is None:
-            break
-        say(f"{flow}: choosing its best t on held-out training images, half of them with synthetic defects")
-        validation[flow] = choose_t(train, model, flow, seed)
-        best = validation[flow]["best_t"]
-        results[f"{flow}_best_t"] = evaluate_method(index, model, images, c, flow, best, seed, scope)
-    for name in peers:
-        assert train is not None
-        say(f"{name}: {len(images)} images")
-        scores, maps = PEERS[name](model, load_training_set(train, size).images, images, seed)
-        results[name] = {**metrics_of(index, maps, size, scores=scores), "t": None}
+    if train is not None:
+        known = load_training_set(train, size)
+        v = with_defects(known.held_out, model.labels([train.classes[i] for i in known.held_out_labels]), seed=seed)
+        for flow in (m for m in model.methods if m != "timenet"):
+            say(f"{flow}: choosing its best t on {len(v.images)} held-out and synthetically defective images")
+            validation[flow] = choose_t(v, model, flow, seed)
+            best = validation[flow]["best_t"]
+            results[f"{flow}_best_t"] = evaluate_method(index, model, images, c, flow, best, seed, scope)
+        for name in peers:
+            say(f"{name}: {len(images)} images")
+            scores, maps = PEERS[name](model, known.images, images, seed)
+            results[name] = {**metrics_of(index, maps, size, scores=scores), "t": None}
     return {
         "methods": results,
         "preset": model.preset.name,
@@ -131,19 +130,15 @@ def evaluate_method(
     return {**metrics, "t": model.preset.t if t is None else t}
 
 
-def choose_t(
-    train: FolderIndex, model: TimeNet, method: str, seed: int = 0, ts: Sequence[float] = TS
-) -> dict[str, Any]:
+def choose_t(v: WithDefects, model: TimeNet, method: str, seed: int = 0, ts: Sequence[float] = TS) -> dict[str, Any]:
     """Return {"best_t", "i_auroc": {T: ...}, "images"}: the t with the highest mean I-AUROC over classes.
 
-    No test image takes part: it is measured on the training images that were held out from training and as many
-    synthetic defects on them, over the classes that have both. Of equal ones the first t of ts is taken.
+    It is measured on v, over the classes that have both normal and defective images there. In evaluate these are the
+    training images held out from training and synthetic defects on them: no test image takes part. Of equal ones the
+    first t of ts is taken.
     """
-    held_out = load_training_set(train, model.preset.image_size)
-    c = model.labels([train.classes[i] for i in held_out.held_out_labels])
-    v = with_defects(held_out.held_out, c, seed=seed)
     classes, defective = v.c.numpy(), v.defective.numpy()
-    both = set(classes[defective]) & set(classes[~defective])
+    both = sorted(set(classes[defective]) & set(classes[~defective]))
     means = {}
     for t in ts:
         maps = score_maps(model.parts(v.images, v.c, method, t, seed), model.scoring)
