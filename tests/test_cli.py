@@ -68,14 +68,20 @@ def test_train_resumes_and_refuses_to_overwrite(trained, drawn_ci):
 
 
 def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path):
-    done = timenet("evaluate", "--data", drawn_ci.root, "--weights", trained, "--json", tmp_path / "r.json")
+    where = ("--data", drawn_ci.root, "--weights", trained, "--json", tmp_path / "r.json")
+    done = timenet("evaluate", "--ablations", *where)
     assert done.returncode == 0, done.stderr
+    assert "table 4: extractors" in done.stdout
     results = json.loads((tmp_path / "r.json").read_text())
     assert set(results["methods"]) == {"flow_0", "flow_1", "timenet", "flow_0_best_t", "flow_1_best_t"}
     schema = json.loads((Path(timenet_lib.__file__).parent / "evaluation.schema.json").read_text())
     jsonschema.validate(results, schema)
     with pytest.raises(jsonschema.ValidationError, match="surprise"):
         jsonschema.validate({**results, "surprise": 1}, schema)
+    sections = results["ablations"]["sections"]
+    assert set(sections) == {"steps", "extractors", "levels", "t", "choices"}
+    own = {k: results["methods"]["timenet"]["mean"][k] for k in ("i_auroc", "p_auroc", "pro")}
+    assert {k: sections["choices"]["rows"]["default"][k] for k in own} == own
     for method in results["methods"].values():
         for row in [method["mean"], *method["classes"].values()]:
             assert all(0 <= row[key] <= 1 for key in ("i_auroc", "p_auroc", "pro"))

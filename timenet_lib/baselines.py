@@ -1,7 +1,7 @@
 """The peers, through the libraries that have them, each as ONE model for all classes.
 
-PatchCore comes from anomalib, a DDIM reconstruction from diffusers: both in the extra "peers". Nothing here is needed
-by TimeNet itself.
+PatchCore and DRAEM come from anomalib, a DDIM reconstruction from diffusers: all in the extra "peers". Nothing here is
+needed by TimeNet itself.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from timenet_lib.data.images import as_float
-from timenet_lib.data.synthesis import integer
+from timenet_lib.data.synthesis import Synthesiser, integer
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.path import generator, image_noise, key_seed
 from timenet_lib.training.loop import Losses, LossOfStep
 
 DIFFUSION_STEPS = 1000  # of the forward process
-CORESET, CORESET_MOST = 0.1, 10_000  # share of the patches that PatchCore keeps, and how many at most
+CORESET, CORESET_MOST = 0.1, 3_000  # share of the patches that PatchCore keeps, and how many at most
 
 
 def peer(module: str) -> Any:
@@ -108,14 +108,21 @@ class NamedLevels(torch.nn.Module):
 
 
 @contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the warnings of the peers' libraries from the reader; they are theirs to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
 def seeded_and_silent(seed: int) -> Iterator[None]:
     """Seed the global generators that anomalib draws from, torch's and numpy's, and leave both as they were.
 
     Warnings and progress bars, which are anomalib's own, are not shown.
     """
     before = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with torch.random.fork_rng(devices=[]), quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
@@ -125,16 +132,14 @@ def seeded_and_silent(seed: int) -> Iterator[None]:
 
 
 @torch.no_grad()
-def patchcore(
-    model: TimeNet, train: UInt8[Tensor, "n 3 h w"], test: UInt8[Tensor, "m 3 h w"], seed: int = 0
-) -> tuple[Float[Tensor, " m"], Float[Tensor, "m h w"]]:
-    """Return image scores and score maps of anomalib's PatchCore: one memory of all classes, the model's extractor.
+def fit_patchcore(model: TimeNet, train: UInt8[Tensor, "n 3 h w"], seed: int = 0) -> torch.nn.Module:
+    """Return anomalib's PatchCore with one memory of all classes, filled from the model's extractor.
 
     As is usual for PatchCore the finest of the extractor's levels takes no part. The maps are smoothed by the same
-    Gaussian, in proportion to the image, as TimeNet's; a tenth of the patches is kept, 10,000 at most.
+    Gaussian, in proportion to the image, as TimeNet's; a tenth of the patches is kept, 3,000 at most.
     """
     parts = "anomalib.models.image.patchcore."
-    levels, size = model.preset.levels, test.shape[-1]
+    levels, size = model.preset.levels, train.shape[-1]
     names = [f"f{i}" for i in levels][1:] or [f"f{levels[0]}"]
     with seeded_and_silent(key_seed(seed, "patchcore")):
         net = peer(parts + "torch_model").PatchcoreModel(["stages.2"], "timenet_embedded", pre_trained=False)
@@ -147,11 +152,65 @@ def patchcore(
             net(as_float(batch).to(model.device))
         patches = sum(len(e) for e in net.embedding_store)
         net.subsample_embedding(sampling_ratio=min(CORESET, CORESET_MOST / patches))
-        net.eval()
+    return net.eval()
+
+
+@torch.no_grad()
+def patchcore(
+    model: TimeNet, train: UInt8[Tensor, "n 3 h w"], test: UInt8[Tensor, "m 3 h w"], seed: int = 0
+) -> tuple[Float[Tensor, " m"], Float[Tensor, "m h w"]]:
+    """Return image scores and score maps of anomalib's PatchCore; see fit_patchcore."""
+    net = fit_patchcore(model, train, seed)
+    with seeded_and_silent(key_seed(seed, "patchcore")):
         found = [net(as_float(batch).to(model.device)) for batch in test.split(BATCH)]
-    return torch.cat([f.pred_score for f in found]).flatten().cpu(), torch.cat([f.anomaly_map for f in found])[
-        :, 0
-    ].cpu()
+    maps = torch.cat([f.anomaly_map for f in found])[:, 0].cpu()
+    return torch.cat([f.pred_score for f in found]).flatten().cpu(), maps
+
+
+def draem_network(width: int = 32) -> torch.nn.Module:
+    """Return anomalib's DRAEM with this many channels at full size.
+
+    At a width of 32 it has 6.1 M parameters, about as many as the networks of TimeNet at preset demo together;
+    anomalib's own width is 128, 97 M parameters.
+    """
+    parts = peer("anomalib.models.image.draem.torch_model")
+    net = parts.DraemModel()
+    net.reconstructive_subnetwork = parts.ReconstructiveSubNetwork(base_width=width)
+    net.discriminative_subnetwork = parts.DiscriminativeSubNetwork(in_channels=6, out_channels=2, base_width=width // 2)
+    return net
+
+
+def draem_step(synthesiser: Synthesiser) -> LossOfStep:
+    """Return the function that gives DRAEM's loss of a step, one value for all samples; images go in as [0, 1].
+
+    anomalib asks kornia for a focal loss with alpha = 1, by which kornia 0.9 weights normal pixels by 0: to call all of
+    them anomalous costs nothing. With alpha = None both kinds weigh 1.
+    """
+    criterion = peer("anomalib.models.image.draem.loss").DraemLoss()
+    criterion.focal_loss.alpha = None
+
+    def loss_of_step(net: torch.nn.Module, step: int, samples: range) -> Losses:
+        x_a, x1, masks, _ = (value.to(next(net.parameters()).device) for value in synthesiser.batch(step, samples))
+        rebuilt, prediction = net((x_a + 1) / 2)
+        return Losses(criterion((x1 + 1) / 2, rebuilt.float(), masks[:, None], prediction.float()).expand(len(x1)))
+
+    return loss_of_step
+
+
+@torch.no_grad()
+def draem_reconstruct(net: torch.nn.Module, x1: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Return what the first of DRAEM's two networks makes of images in [-1, 1]."""
+    return 2 * net.get_submodule("reconstructive_subnetwork")((x1 + 1) / 2).clamp(0, 1) - 1
+
+
+@torch.no_grad()
+def draem_scores(
+    net: torch.nn.Module, test: UInt8[Tensor, "m 3 h w"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, "m h w"]]:
+    """Return image scores, the maxima, and score maps of a trained DRAEM."""
+    device = next(net.eval().parameters()).device
+    found = [net((as_float(batch).to(device) + 1) / 2) for batch in test.split(BATCH)]
+    return torch.cat([f.pred_score for f in found]).cpu(), torch.cat([f.anomaly_map for f in found]).cpu()
 
 
 PEERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"patchcore": patchcore}

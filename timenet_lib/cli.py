@@ -208,21 +208,27 @@ def shown_command() -> str:
     help="Of the maxima in formula (5).",
 )
 @click.option("--guess-classes", is_flag=True, help="Do not tell the model what an image shows; slower.")
+@click.option(
+    "--ablations", is_flag=True, help="Tables 3 to 5, figure 7 and the open choices too; an hour on one core."
+)
 @click.option("--peer", "peers", multiple=True, metavar="NAME", help="Measure this too: patchcore. May be repeated.")
 @SEED
 @EXTRACTOR
 @DEVICE
 def evaluate(
-    data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
-) -> None:
+    data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, ablations: bool,
+    **options: Any,
+) -> None:  # fmt: skip
     """Measure I-AUROC, P-AUROC and PRO of flow_0, flow_1 and TimeNet on a folder's test images.
 
     Where the folder has normal training images too, both flows are measured at their best t as well, which is chosen
     on those held out from training, and never on test images.
     """
+    from timenet_lib.ablations import ablate, format_ablations
     from timenet_lib.checkpoints import write_json
+    from timenet_lib.data.folder import index_folder
     from timenet_lib.detector import TimeNet
-    from timenet_lib.evaluate import evaluate_folder, format_table
+    from timenet_lib.evaluate import data_folder, evaluate_folder, format_table
     from timenet_lib.reported import format_beside
 
     check_writable(json_path)
@@ -233,6 +239,10 @@ def evaluate(
         click.echo(f"classes guessed right: {100 * results['class_accuracy']:.1f} %")
     if beside := format_beside(results):
         click.echo(f"\n{beside}")
+    if ablations:
+        index = index_folder(data_folder(data, model.preset), parts=("test",))
+        results["ablations"] = ablate(index, model, seed=options["seed"], say=say)
+        click.echo(f"\n{format_ablations(results['ablations'])}")
     if json_path:
         write_json(json_path, {**results, "command": shown_command()})
 

@@ -20,6 +20,7 @@ from timenet_lib.data.images import as_float
 from timenet_lib.detector import TimeNet, WithDefects, with_defects
 from timenet_lib.errors import DataError, InputError
 from timenet_lib.metrics import auroc, pro
+from timenet_lib.presets import Preset
 from timenet_lib.score import image_score, score_maps
 from timenet_lib.training.stages import load_training_set
 
@@ -30,8 +31,7 @@ Say = Callable[[str], None]
 
 def evaluate_folder(data: Path | None, model: TimeNet, say: Say = lambda line: None, **options: Any) -> dict[str, Any]:
     """Evaluate a folder laid out as MVTec-AD is, None for the drawn data set; options are those of evaluate."""
-    p = model.preset
-    folder = data or drawn_folder(p.image_size, 0, p.drawn_train, p.drawn_good, p.drawn_defective)
+    folder = data_folder(data, model.preset)
     index = index_folder(folder, parts=("test",))
     train: FolderIndex | None = None
     try:
@@ -41,6 +41,11 @@ def evaluate_folder(data: Path | None, model: TimeNet, say: Say = lambda line: N
     for note in index.notes:
         say(f"note: {note}")
     return evaluate(index, model, say=say, train=train, **options)
+
+
+def data_folder(data: Path | None, p: Preset) -> Path:
+    """Return the folder itself, or the drawn data set's of a preset, which is drawn where it is not there yet."""
+    return data or drawn_folder(p.image_size, 0, p.drawn_train, p.drawn_good, p.drawn_defective)
 
 
 def evaluate(
@@ -137,16 +142,19 @@ def choose_t(v: WithDefects, model: TimeNet, method: str, seed: int = 0, ts: Seq
     training images held out from training and synthetic defects on them: no test image takes part. Of equal ones the
     first t of ts is taken.
     """
-    classes, defective = v.c.numpy(), v.defective.numpy()
-    both = sorted(set(classes[defective]) & set(classes[~defective]))
     means = {}
     for t in ts:
         maps = score_maps(model.parts(v.images, v.c, method, t, seed), model.scoring)
-        scores = image_score(maps, model.scoring.padded).double().numpy()
-        each = [auroc(scores[classes == k], defective[classes == k]) for k in both]
-        means[t] = float(np.mean(each))
+        means[t] = validation_auroc(v, image_score(maps, model.scoring.padded))
     best = max(ts, key=lambda t: means[t])
     return {"best_t": best, "i_auroc": {str(t): m for t, m in means.items()}, "images": len(v.images)}
+
+
+def validation_auroc(v: WithDefects, scores: Tensor) -> float:
+    """Return the mean I-AUROC over the classes that have both normal and defective images in v."""
+    values, classes, defective = scores.double().numpy(), v.c.numpy(), v.defective.numpy()
+    both = sorted(set(classes[defective]) & set(classes[~defective]))
+    return float(np.mean([auroc(values[classes == k], defective[classes == k]) for k in both]))
 
 
 def metrics_of(

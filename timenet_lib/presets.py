@@ -75,6 +75,8 @@ STAGE_FIELDS = {
     "flow_0": FLOW_FIELDS,
     "reflow": REFLOW_FIELDS,
     "tpn": TPN_FIELDS,
+    "diffusion": (*FLOW_FIELDS, "reflow_steps"),
+    "draem": (*FLOW_FIELDS, "sources"),
 }
 
 CI = Preset(

@@ -1,20 +1,41 @@
+import json
+import warnings
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
+from timenet_lib import baselines, benchmark, checkpoints
+from timenet_lib.ablations import TestSet
 from timenet_lib.baselines import (
     DIFFUSION_STEPS,
     ddim_reconstruct,
     diffusion_scheduler,
     diffusion_step,
+    draem_network,
+    draem_scores,
+    draem_step,
     patchcore,
+    quiet_libraries,
     stride_for,
 )
-from timenet_lib.detector import TimeNet
+from timenet_lib.benchmark import DDIM_TS, METHODS, SAYS, Contest, format_benchmark, run_benchmark
+from timenet_lib.data.drawn import write_drawn
+from timenet_lib.data.folder import index_folder
+from timenet_lib.data.images import as_float
+from timenet_lib.data.synthesis import Synthesiser, drawn_textures
+from timenet_lib.detector import TimeNet, with_defects
+from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.evaluate import KEYS, metrics_of, validation_auroc
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
 from timenet_lib.reconstruct import Models
+from timenet_lib.score import image_score, score_maps
+from timenet_lib.training import peers
+from timenet_lib.training.peers import load_diffusion, load_draem, train_peers
+from timenet_lib.training.stages import Run, load_training_set, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -75,3 +96,217 @@ def test_patchcore_finds_what_it_has_not_seen_and_repeats_itself():
     torch.rand(5)  # both global generators have moved on
     again, _ = patchcore(model, IMAGES, test, seed=1)
     assert torch.equal(first, again)
+
+
+def both_libraries():
+    pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[peers]'")
+    pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
+
+
+@pytest.fixture(scope="module")
+def textures():
+    return drawn_textures(32, 6)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn") / "data"
+    return index_folder(write_drawn(folder, 32, train=22, good=3, defective=4, classes=("button", "die")))
+
+
+@pytest.fixture(scope="module")
+def make_run(index, textures):
+    data = load_training_set(index, 32)
+    return lambda out, **options: Run(out, CI, data, **{"textures": textures, "progress": False, "steps": 2, **options})
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """DRAEM with an eighth of its channels, for the sake of time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers, "draem_network", partial(draem_network, 8))
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(make_run, narrow, tmp_path_factory):
+    both_libraries()
+    out = tmp_path_factory.mktemp("peers")
+    train_peers(make_run(out))
+    return out
+
+
+@pytest.fixture
+def make_contest(index, textures, trained, monkeypatch):
+    monkeypatch.setattr(benchmark, "TestSet", partial(TestSet, draws=10))
+    monkeypatch.setattr(benchmark, "with_defects", partial(with_defects, textures=textures))
+    model = TimeNet(
+        CI, index.classes, Models(UNet(CI.unet_config(2))), build_extractor("embedded", "random", CI.levels)
+    )
+    return lambda: Contest(index, index, model, trained, lambda _: None)
+
+
+def test_warnings_are_kept_from_the_reader_inside_only():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with quiet_libraries():
+            warnings.warn("theirs", stacklevel=1)
+        with pytest.raises(UserWarning, match="ours"):
+            warnings.warn("ours", stacklevel=1)
+
+
+def test_trained_peers_come_back_frozen_as_they_were_left(trained, make_run, tmp_path):
+    diffusion, draem = load_diffusion(trained), load_draem(trained)
+    for name, net in (("diffusion", diffusion), ("draem", draem)):
+        record = checkpoints.read_record(trained, name)
+        assert (record["training"]["steps"], record["classes"], record["parents"]) == (2, ["button", "die"], {})
+        state, _ = checkpoints.load_stage(trained, name)
+        assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+        assert not net.training
+        assert not any(p.requires_grad for p in net.parameters())
+    assert diffusion.config == CI.unet_config(2)
+    start = seeded(lambda: UNet(diffusion.config), 0, "diffusion")
+    assert not torch.equal(diffusion.backbone.head[2].weight, start.backbone.head[2].weight)  # it has learnt
+    again = tmp_path / "again"
+    train_peers(make_run(again))
+    for name in ("diffusion", "draem"):
+        assert (again / f"{name}.safetensors").read_bytes() == (trained / f"{name}.safetensors").read_bytes()
+    before = {p.name: p.stat().st_mtime_ns for p in again.glob("*.safetensors")}
+    assert len(before) == 2
+    train_peers(make_run(again, resume=True))
+    assert {p.name: p.stat().st_mtime_ns for p in again.glob("*.safetensors")} == before
+    with pytest.raises(InputError, match="already holds diffusion"):
+        train_peers(make_run(again))
+
+
+def test_the_budgets_are_those_of_the_flows(make_run, monkeypatch, tmp_path, narrow):
+    both_libraries()
+    asked = {}
+
+    def train(self, stage, module, loss, budget, rate, batch_size=0):
+        asked[stage] = (budget.steps, rate)
+
+    monkeypatch.setattr(Run, "train", train)
+    monkeypatch.setattr(Run, "record", lambda *_: {})
+    monkeypatch.setattr(Run, "finish", lambda *_: None)
+    train_peers(make_run(tmp_path, steps=None))
+    assert asked == {"diffusion": (CI.flow_steps + CI.reflow_steps, CI.learning_rate), "draem": (CI.flow_steps, 5e-4)}
+    monkeypatch.setattr(peers, "DRAEM_STEPS", 7)
+    train_peers(make_run(tmp_path, steps=None))
+    assert asked["draem"][0] == 7
+
+
+def test_draem_is_not_trained_without_textures(make_run, tmp_path):
+    both_libraries()
+    with pytest.raises(InputError, match="DRAEM needs textures"):
+        peers.train_draem(make_run(tmp_path, textures=None))
+
+
+def test_draem_has_a_quarter_of_anomalibs_weights_at_half_its_width():
+    pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
+    with torch.device("meta"):
+        own, theirs = draem_network(), draem_network(128)
+        usual = baselines.peer("anomalib.models.image.draem.torch_model").DraemModel()
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (own, theirs, usual)]
+    assert sizes[1] == sizes[2]
+    assert sizes[0] == pytest.approx(sizes[2] / 4, rel=0.01)
+
+
+def test_draems_loss_wants_the_clean_image_and_the_mask(textures):
+    pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
+    synthesiser = Synthesiser(IMAGES, torch.arange(6) % 2, textures, 1.0, seed=0)
+    x_a, x1, masks, _ = synthesiser.batch(3, range(4))
+    assert masks.any()
+
+    class Known(torch.nn.Module):
+        """Gives what it was told to; keeps what it was asked."""
+
+        def __init__(self, rebuilt, mask):
+            super().__init__()
+            self.unused, self.rebuilt, self.mask = torch.nn.Parameter(torch.zeros(1)), rebuilt, mask
+
+        def forward(self, x):
+            self.asked = x
+            return self.rebuilt, 30 * torch.stack([1.0 - 2 * self.mask.float(), 2 * self.mask.float() - 1], dim=1)
+
+    def loss(rebuilt, mask):
+        net = Known(rebuilt, mask)
+        values = draem_step(synthesiser)(net, 3, range(4)).values
+        assert torch.allclose(net.asked, (x_a + 1) / 2)
+        assert 0 <= net.asked.min() < 0.2 < 0.8 < net.asked.max() <= 1
+        assert len(values) == 4
+        assert len(set(values.tolist())) == 1
+        return float(values[0])
+
+    perfect = loss((x1 + 1) / 2, masks)
+    assert perfect == pytest.approx(0, abs=1e-4)
+    assert loss((x_a + 1) / 2, masks) > perfect + 0.01
+    assert loss((x1 + 1) / 2, ~masks) > perfect + 1
+
+
+def test_draem_scores_an_image_by_the_maximum_of_its_map_whatever_stands_beside_it():
+    pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
+    net = seeded(lambda: draem_network(8), 0, "test").train()
+    images = IMAGES.repeat(6, 1, 1, 1)  # more than one batch
+    scores, maps = draem_scores(net, images)
+    assert maps.shape == (36, 32, 32)
+    assert torch.equal(scores, maps.amax(dim=(1, 2)))
+    assert 0 <= maps.min() < maps.max() <= 1
+    assert torch.allclose(maps[30:], maps[:6], atol=1e-5)
+    alone, _ = draem_scores(net, images[4:5])
+    assert torch.allclose(alone, scores[4:5], atol=1e-5)
+    rebuilt = net.reconstructive_subnetwork((as_float(images[:1]) + 1) / 2)  # images go in as [0, 1]
+    both = torch.cat([(as_float(images[:1]) + 1) / 2, rebuilt], dim=1)
+    assert torch.allclose(maps[:1], net.discriminative_subnetwork(both).softmax(dim=1)[:, 1], atol=1e-5)
+
+
+def test_ddim_is_rebuilt_from_its_best_level_on_validation(make_contest, index, trained):
+    contest = make_contest()
+    net, model, v = load_diffusion(trained), contest.model, contest.validation
+
+    def rebuilt(images, c, t, seed):
+        return score_maps([model.distances(as_float(images), ddim_reconstruct(net, as_float(images), c, t, seed))],
+                          model.scoring)  # fmt: skip
+
+    maps, scores = METHODS["ddim"](contest, 2)
+    chosen = contest.chosen["ddim"]
+    assert scores is None
+    assert torch.allclose(maps, rebuilt(contest.images, contest.c, chosen["best_t"], 2))
+    assert list(chosen["i_auroc"]) == [str(t) for t in DDIM_TS]
+    assert chosen["i_auroc"][str(chosen["best_t"])] == max(chosen["i_auroc"].values())
+    for t in DDIM_TS[1:3]:
+        expected = validation_auroc(v, image_score(rebuilt(v.images, v.c, t, 0)))
+        assert chosen["i_auroc"][str(t)] == pytest.approx(expected)
+    altered = make_contest()
+    altered.tests.images = 255 - altered.tests.images.flip(2)
+    METHODS["ddim"](altered, 2)
+    assert altered.chosen == contest.chosen  # no test image takes part
+
+
+def test_the_peers_take_part_in_the_benchmark(make_contest, index, trained):
+    contest = make_contest()
+    names = ("ddim", "patchcore", "draem")
+    results, again = (
+        run_benchmark(index, index, contest.model, trained, methods=names, seeds=(0, 1)) for _ in range(2)
+    )
+    assert results == again
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+    rows = results["methods"]
+    assert {name: len(row["seeds"]["pro"]) for name, row in rows.items()} == {"ddim": 2, "patchcore": 2, "draem": 1}
+    assert rows["ddim"]["seeds"]["pro"][0] != rows["ddim"]["seeds"]["pro"][1]
+    scores, maps = draem_scores(load_draem(trained), contest.images)
+    found = {"draem": metrics_of(index, maps, 32, scores=scores)["mean"]}
+    scores, maps = patchcore(contest.model, contest.known.images, contest.images, 0)
+    found["patchcore"] = metrics_of(index, maps, 32, scores=scores)["mean"]
+    for name, mean in found.items():
+        assert {key: values[0] for key, values in rows[name]["seeds"].items()} == {key: mean[key] for key in KEYS}
+    text = format_benchmark(results)
+    assert all(SAYS[name] in text for name in names)
+
+
+def test_a_folder_without_peers_says_what_is_missing(make_contest, tmp_path):
+    contest = make_contest()
+    contest.peers = tmp_path
+    for name, stage in (("ddim", "diffusion"), ("draem", "draem")):
+        with pytest.raises(WeightsError, match=f"holds no record {stage}.json"):
+            METHODS[name](contest, 0)

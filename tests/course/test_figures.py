@@ -1,6 +1,8 @@
 """Figures on disk: equal bytes for equal figures, and a manifest that says what each one is."""
 
+import csv
 import hashlib
+import io
 import json
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from timenet_lib.checkpoints import write_atomically
-from timenet_lib.course.figures import read_manifest, save_figure, save_viewer
+from timenet_lib.course.figures import read_manifest, save_figure, save_table, save_viewer
 from timenet_lib.course.style import new_figure
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.errors import InputError, OutputError
@@ -93,3 +95,67 @@ def test_a_viewer_is_listed_among_the_figures(tmp_path):
     assert entry["file"] == "interactive/still.html"
     assert entry["alt"] == "nothing moves"
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def table(folder, name="t", alt="two numbers", rows=(("a", "1"), ("b", "2")), **said):
+    header, caption = said.pop("header", ("what", "n")), said.pop("caption", "Two numbers.")
+    return save_table(header, rows, caption, name, alt, folder, **said)
+
+
+def test_a_table_is_written_in_two_forms_and_both_are_listed(tmp_path):
+    record = {"preset": "ci", "seed": 3, "data": {"ablations.json": "ab12"}}
+    path = table(tmp_path, alt="two numbers ", source="06_x.ipynb", record=record)
+    assert path == tmp_path / "t.md"
+    assert path.read_bytes() == b"Two numbers.\n\n| what | n |\n| --- | --- |\n| a | 1 |\n| b | 2 |\n"
+    assert (tmp_path / "t.csv").read_bytes() == b"what,n\na,1\nb,2\n"
+    said = {"alt": "two numbers", "source": "06_x.ipynb", "record": record}
+    assert read_manifest(tmp_path) == [
+        {"file": file, "sha256": hashlib.sha256((tmp_path / file).read_bytes()).hexdigest(), **said}
+        for file in ("t.csv", "t.md")
+    ]
+
+
+def test_what_would_break_a_table_is_escaped_and_the_csv_keeps_it(tmp_path):
+    rows = [["|x|", 'a, "b"'], ["a\\|b", r"$\lambda$"], ["two\nlines", " λ "]]
+    text = table(tmp_path, rows=rows, caption="A caption\n of two lines").read_text(encoding="utf-8")
+    assert text.splitlines() == [
+        "A caption of two lines",
+        "",
+        "| what | n |",
+        "| --- | --- |",
+        r'| \|x\| | a, "b" |',
+        r"| a\\\|b | $\lambda$ |",
+        "| two lines | λ |",
+    ]
+    kept = (tmp_path / "t.csv").read_bytes().decode()
+    assert list(csv.reader(io.StringIO(kept, newline=""))) == [["what", "n"], *rows]
+    assert "\r" not in kept
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"rows": [("a", "1"), ("b",)]}, "row 2 of table 't' has 1 cells, but the header 2"),
+        ({"rows": [("a", "1", "2")]}, "row 1 of table 't' has 3 cells, but the header 2"),
+        ({"rows": []}, "at least one row"),
+        ({"header": (), "rows": [()]}, "needs a header"),
+        ({"caption": " \n"}, "a caption"),
+        ({"name": "a/b"}, "name"),
+        ({"name": "t.md"}, "name"),
+        ({"alt": " "}, "alt text"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_before_anything_is_written(tmp_path, said, message):
+    with pytest.raises(InputError, match=message):
+        table(tmp_path, **said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_saved_again_replaces_both_entries(tmp_path):
+    table(tmp_path)
+    table(tmp_path, rows=[("c", "3")], alt="one number")
+    assert [(entry["file"], entry["alt"]) for entry in read_manifest(tmp_path)] == [
+        ("t.csv", "one number"),
+        ("t.md", "one number"),
+    ]
+    assert (tmp_path / "t.csv").read_text() == "what,n\nc,3\n"

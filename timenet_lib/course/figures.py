@@ -1,6 +1,8 @@
 """Write a figure and its entry in the manifest: the one place that puts a picture of the course on disk."""
 
+import csv
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -61,10 +63,53 @@ def save_viewer(
     return path
 
 
+def save_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    caption: str,
+    name: str,
+    alt: str,
+    figure_dir: str | Path,
+    *,
+    source: str | None = None,
+    record: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a table as name.md, below its caption, and as name.csv without one; list both, return the first's path."""
+    _check(name, alt)
+    if not header or not rows or not caption.strip():
+        raise InputError(f"table {name!r} needs a header, at least one row, and a caption")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise InputError(f"row {number} of table {name!r} has {len(row)} cells, but the header {len(header)}")
+    lines = [_one_line(caption), "", *map(_markdown_row, (header, ["---"] * len(header), *rows))]
+    plain = io.StringIO()
+    csv.writer(plain, lineterminator="\n").writerows([header, *rows])
+    folder = Path(figure_dir)
+    for file, text in {f"{name}.md": "\n".join(lines) + "\n", f"{name}.csv": plain.getvalue()}.items():
+        write_atomically(folder / file, text.encode())
+        _list(folder, file, text.encode(), alt, source, record)
+    return folder / f"{name}.md"
+
+
 def read_manifest(figure_dir: str | Path) -> list[dict[str, Any]]:
     """Return the manifest's entries, sorted by file; none where there is no manifest yet."""
     path = Path(figure_dir) / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def write_manifest(figure_dir: str | Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write the manifest's entries, sorted by file."""
+    text = json.dumps(sorted(entries, key=lambda entry: entry["file"]), indent=1, ensure_ascii=False, sort_keys=True)
+    write_atomically(Path(figure_dir) / MANIFEST, (text + "\n").encode())
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    """Return a row of a GitHub table; a pipe in a cell is escaped, and so are backslashes right before it."""
+    return "| " + " | ".join(re.sub(r"(\\*)\|", r"\1\1\\|", _one_line(cell)) for cell in cells) + " |"
 
 
 def _check(name: str, alt: str) -> None:
@@ -85,7 +130,4 @@ def _list(
         entry["source"] = source
     if record:
         entry["record"] = dict(record)
-    others = [other for other in read_manifest(folder) if other["file"] != file]
-    entries = sorted([*others, entry], key=lambda item: item["file"])
-    text = json.dumps(entries, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    write_atomically(folder / MANIFEST, text.encode())
+    write_manifest(folder, [*(other for other in read_manifest(folder) if other["file"] != file), entry])

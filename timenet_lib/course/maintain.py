@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from timenet_lib.checkpoints import read_record, write_json
+from timenet_lib.checkpoints import read_record, write_atomically, write_json
+from timenet_lib.course.manifest import complete_manifest
 from timenet_lib.course.notebooks import normalise_file
 from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
 
@@ -27,6 +28,7 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
         if any(result.error for result in results):
             return 1
         if part in ("figures", "all"):
+            complete_manifest(figures, out)  # with the code that ran, should a notebook have been edited meanwhile
             shutil.rmtree(repository / "figures", ignore_errors=True)
             shutil.copytree(figures, repository / "figures")
         if part in ("notebooks", "all"):
@@ -34,6 +36,11 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
                 normalise_file(result.output)
                 shutil.copyfile(result.output, repository / "notebooks" / result.notebook.name)
     return 0
+
+
+def record_code() -> None:
+    """Complete the committed manifest: add each figure's cell, and the hash of its code where there is none."""
+    complete_manifest(REPOSITORY / "figures", REPOSITORY / "notebooks")
 
 
 def shipped() -> Any:
@@ -90,6 +97,28 @@ def record_variants() -> None:
     sys.stdout.write(variants.format_variants(results) + "\n")
 
 
+def record_benchmark() -> None:
+    """Train the peers, two hours on one core, and write what all methods reach and cost beside the weights."""
+    from safetensors.torch import save
+
+    from timenet_lib.benchmark import format_benchmark
+    from timenet_lib.course.contest import full_benchmark
+    from timenet_lib.throughput import format_throughput
+
+    results, pictures = full_benchmark(shipped(), REPOSITORY / "build" / "peers", "demo", say)
+    write_record("benchmark.json", {**results, "command": command("benchmark")})
+    write_atomically(WEIGHTS / "peer_pictures.safetensors", save(pictures))
+    sys.stdout.write(f"{format_benchmark(results)}\n\n{format_throughput(results['costs'])}\n")
+
+
+def record_trainings() -> None:
+    """Train at a reduced budget with three seeds, an hour and a half, and write what the verdicts need."""
+    from timenet_lib.course.findings import measure_trainings
+
+    results = measure_trainings(REPOSITORY / "build" / "trainings", say=say)
+    write_record("training_seeds.json", {**results, "command": command("trainings")})
+
+
 def show_weights() -> None:
     """Print the shipped stages as one table: steps, minutes, loss, size, command; then what they reach."""
     lines = [f"{'stage':<10}{'steps':>7}{'min':>6}{'loss':>18}{'MB':>6}   made by"]
@@ -121,9 +150,12 @@ def say(line: str) -> None:
 
 REFRESH = ("figures", "notebooks", "all")
 RECORD = {
+    "manifest": record_code,
     "difficulty": record_difficulty,
     "gain": record_gain,
     "variants": record_variants,
+    "benchmark": record_benchmark,
+    "trainings": record_trainings,
     "weights": show_weights,
 }
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from timenet_lib.checkpoints import has_stage, shipped_weights
+from timenet_lib.checkpoints import has_stage, sha256, shipped_weights
 from timenet_lib.data.drawn import VERSION, drawn_folder
 from timenet_lib.data.drawn.writer import cache_home
 from timenet_lib.data.folder import FolderIndex, Sample, index_folder, load_image, load_mask
@@ -23,13 +23,14 @@ from timenet_lib.training.command import train_command
 def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device: str = "cpu") -> TimeNet:
     """Return the shipped model of preset demo, or train one: always at preset ci, at demo with from_scratch.
 
-    What is trained is kept in the cache and resumed there, by preset, version of the data and seed.
+    What is trained is kept in the cache and resumed there, by preset, its fields, version of the data and seed.
     """
     if preset == "demo" and not from_scratch:
         return TimeNet.from_pretrained("demo", device)
     if preset == "paper":
         raise InputError("no weights of preset paper are shipped: train them with `timenet train all --preset paper`")
-    folder = cache_home() / f"trained-{preset}-drawn{VERSION}-seed{seed}"
+    fields = sha256(json.dumps(get_preset(preset).as_dict()).encode())[:8]  # of another version: another training
+    folder = cache_home() / f"trained-{preset}-{fields}-drawn{VERSION}-seed{seed}"
     if not (has_stage(folder, "tpn") and (folder / "calibration.json").is_file()):
         train_command("all", folder, resume=True, device=device, preset=preset, seed=seed, progress=False)
     return TimeNet.from_pretrained(folder, device)

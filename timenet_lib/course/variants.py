@@ -88,6 +88,8 @@ VARIANTS = {
     "features_only": Variant("features without T", FeaturesWithoutT.from_flow),
     "fresh": Variant("TPN from random weights, not flow 1's", fresh),
     "textures": Variant("textures only (the paper's)", changes=(("sources", ("texture",)),)),
+    "mse": Variant("MSE alone", changes=(("lpips_share", 0.0),)),
+    "plain_sum": Variant("MSE + LPIPS unweighted (the paper's)", changes=(("lpips_share", None),)),
     "half": Variant("half of the images normal (the paper's)", changes=(("anomalous_share", 0.5),)),
 }
 

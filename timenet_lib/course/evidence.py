@@ -1,0 +1,221 @@
+"""The recorded evidence as tables: 1 to 5 of the paper, ours beside what the paper and others report.
+
+Ours are of the drawn data set, the reported ones of MVTec-AD: the order of the methods compares, the values do not.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from timenet_lib.benchmark import SAYS
+from timenet_lib.checkpoints import sha256, shipped_weights
+from timenet_lib.evaluate import KEYS
+from timenet_lib.reported import reported, reported_value
+
+NAMES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
+PAPERS = ("DRAEM", "PatchCore", "UniAD", "OmniAL", "HVQ-Trans", "DiAD", "TimeNet", "TimeNet, tuned a class")
+TABLE_1 = {  # our method: the paper's name, None where the paper has none
+    "class_mean": None, "nearest": None, "draem": "DRAEM", "patchcore": "PatchCore", "ddim": None, "flow_0": None,
+    "flow_1": None, "timenet": "TimeNet", "timenet_tuned": "TimeNet, tuned a class",
+}  # fmt: skip
+SHORT = {
+    "class_mean": "class mean", "nearest": "nearest image", "draem": "DRAEM", "patchcore": "PatchCore", "ddim": "DDIM",
+    "flow_0": "flow 0", "flow_1": "flow 1", "timenet": "TimeNet", "timenet_tuned": "TimeNet, tuned a class",
+    "flow_0_best_t": "flow 0, best t", "flow_1_best_t": "flow 1, best t",
+}  # fmt: skip
+
+
+class Table(NamedTuple):
+    """A table as Jupyter shows it and as save_table writes it."""
+
+    caption: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def _repr_markdown_(self) -> str:
+        lines = [self.header, tuple("---" for _ in self.header), *self.rows]
+        return f"{self.caption}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+FILES = {"benchmark": "benchmark.json", "ablations": "evaluation.json", "trainings": "training_seeds.json"}
+
+
+def read_evidence(name: str) -> dict[str, Any]:
+    """Return a record that lies beside the shipped weights: "benchmark", "ablations" or "trainings"."""
+    results = json.loads((shipped_weights("demo") / FILES[name]).read_text())
+    return {**results["ablations"], "command": results["command"]} if name == "ablations" else results
+
+
+def evidence_hashes(*names: str) -> dict[str, str]:
+    """Return the SHA-256 of records, for the manifest of what is drawn from them."""
+    return {FILES[n]: sha256((shipped_weights("demo") / FILES[n]).read_bytes()) for n in names}
+
+
+def by(results: Mapping[str, Any]) -> str:
+    """Return how a record was made, as the first words of a caption."""
+    return f"Recorded: preset {results['preset']}, {results['images']} test images, by `{results['command']}`."
+
+
+def percents(*values: float | None) -> str:
+    """Return fractions as percentages, "95.8 / 93.9"."""
+    return " / ".join("n/a" if v is None else f"{100 * v:.1f}" for v in values)
+
+
+def with_interval(row: Mapping[str, Any], key: str) -> str:
+    """Return a mean with its interval, "95.8 (94.2 to 97.2)"."""
+    value = row["mean"][key] if "mean" in row else row[key]
+    if value is None or key not in row["interval"]:
+        return percents(value)
+    low, high = row["interval"][key]
+    return f"{100 * value:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def said(table: str, class_name: str, method: str, *metrics: str) -> str:
+    """Return reported numbers, "97.5 / 97.9"; "" where nothing is reported."""
+    values = [reported_value(table, class_name, method, m) for m in metrics]
+    return "" if all(v is None for v in values) else " / ".join("n/a" if v is None else f"{v:.1f}" for v in values)
+
+
+def table_1(benchmark: Mapping[str, Any]) -> Table:
+    """Return I-AUROC / P-AUROC a class: ours on the drawn classes, then the paper's on MVTec-AD's."""
+    methods = {m: row for m, row in benchmark["methods"].items() if m in TABLE_1}
+    columns = [m for m in TABLE_1 if m in methods]
+    others = [p for p in PAPERS if p not in TABLE_1.values()]
+    rows = []
+    for name in [*next(iter(methods.values()))["classes"], "mean"]:
+        each = [methods[m]["mean"] if name == "mean" else methods[m]["classes"][name] for m in columns]
+        rows.append(("drawn, ours", name, *(percents(e["i_auroc"], e["p_auroc"]) for e in each), *("" for _ in others)))
+    for name in dict.fromkeys(r.class_name for r in reported() if r.table == "1"):
+        papers = [TABLE_1[m] or "" for m in columns] + others
+        rows.append(("MVTec-AD, reported", name, *(said("1", name, p, "i_auroc", "p_auroc") for p in papers)))
+    return Table(
+        f"Table 1, I-AUROC / P-AUROC in percent. {by(benchmark)} Means over {len(benchmark['seeds'])} noise seeds. "
+        "Reported: table 1 of the paper.",
+        ("data", "class", *(SHORT[m] for m in columns), *others),
+        rows,
+    )
+
+
+def table_2(benchmark: Mapping[str, Any]) -> Table:
+    """Return PRO of every method with its interval, and what is reported on MVTec-AD."""
+    ours = {p: m for m, p in TABLE_1.items() if p}
+    rows: list[tuple[str, ...]] = [
+        (SHORT[m], with_interval(row, "pro"), said("2", "mean", TABLE_1.get(m) or "", "pro"))
+        for m, row in benchmark["methods"].items()
+    ]
+    rows += [
+        (p, "", said("2", "mean", p, "pro"))
+        for p in dict.fromkeys(r.method for r in reported() if r.table == "2")
+        if p not in ours
+    ]
+    return Table(
+        f"Table 2, PRO in percent, 95 % interval over the test images. {by(benchmark)} Reported: table 2 of the paper.",
+        ("method", "drawn, ours", "MVTec-AD, reported"),
+        rows,
+    )
+
+
+def metric_rows(part: Mapping[str, Any], table: str, papers: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Return a section's rows: ours with intervals, the gain in I-AUROC, and the reported three numbers."""
+    rows = []
+    for name, row in part["rows"].items():
+        gain = row["gain"].get("i_auroc")
+        change = (
+            ""
+            if gain is None or name == part["against"]
+            else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * g for g in gain))
+        )
+        theirs = said(table, "mean", papers[name], *KEYS) if name in papers else ""
+        weights = (row.get("weights", ""),) if any("weights" in r for r in part["rows"].values()) else ()
+        rows.append((name, *(with_interval(row, k) for k in KEYS), change, *weights, theirs))
+    return rows
+
+
+def section_table(
+    ablations: Mapping[str, Any], section: str, number: str, title: str, papers: Mapping[str, str]
+) -> Table:
+    """Return one section of the ablations as a table of the paper's number."""
+    part = ablations["sections"][section]
+    rows = metric_rows(part, number, papers)
+    weights = ("weights",) if len(rows[0]) == 7 else ()
+    header = ("", *NAMES.values(), f"I-AUROC, gain over {part['against']}", *weights, "reported: I / P / PRO")
+    return Table(f"{title}, percent, 95 % interval over the test images. {by(ablations)}", header, rows)
+
+
+def table_3(ablations: Mapping[str, Any]) -> Table:
+    """Return table 3: steps."""
+    papers = {f"{m}, {n}": f"{m} {n} step{'s' * (n > 1)}" for m in ("flow_0", "flow_1") for n in (1, 3, 5, 10)}
+    papers["timenet, 1"] = "TimeNet 1 step"
+    return section_table(ablations, "steps", "3", "Table 3, sampling steps at t = 0.80", papers)
+
+
+def table_4(ablations: Mapping[str, Any]) -> Table:
+    """Return table 4: extractors."""
+    names = [n for n in ablations["sections"]["extractors"]["rows"] if n != "embedded"]
+    return section_table(ablations, "extractors", "4", "Table 4, extractors", {n: n for n in names})
+
+
+def table_5(ablations: Mapping[str, Any]) -> Table:
+    """Return table 5: levels."""
+    wide = [n for n in ablations["sections"]["levels"]["rows"] if n.startswith("Wide")]
+    return section_table(ablations, "levels", "5", "Table 5, levels", {n: n.split()[-1] for n in wide})
+
+
+def standing() -> Table:
+    """Return where TimeNet stands on MVTec-AD by reported numbers: the paper's, independent ones, today's best."""
+    sources: dict[tuple[str, str], dict[str, float]] = {}
+    for r in reported():
+        if r.class_name == "mean" and r.table in ("1", "2", "others"):
+            sources.setdefault((r.method, r.source), {})[r.metric] = r.value
+    rows = [
+        (method, *(f"{v[k]:.1f}" if k in v else "" for k in KEYS), source)
+        for (method, source), v in sorted(sources.items(), key=lambda e: -e[1].get("i_auroc", 0))
+    ]
+    caption = (
+        "One model for all 15 classes of MVTec-AD, percent, as reported by the source that is named; none is ours."
+    )
+    return Table(caption, ("method", *NAMES.values(), "source"), rows)
+
+
+def costs_table(benchmark: Mapping[str, Any]) -> Table:
+    """Return cost beside accuracy: the whole path from an image to its score."""
+    names = {"timenet, 1": "timenet", "flow_1, 1": "flow_1", "ddim, 10": "ddim"}
+    costs = benchmark["costs"]
+    rows: list[tuple[str, ...]] = []
+    for name, r in costs["methods"].items():
+        known = benchmark["methods"].get(names.get(name, name))
+        low, high = r["range"]
+        rows.append((
+            name, f"{r['parameters'] / 1e6:.1f}", f"{r['gflop']:.2f}", str(r["evaluations"]),
+            f"{r['images_per_second']:.1f} ({low:.1f} to {high:.1f})", f"{r['peak_mb']:.0f}",
+            "" if known is None else percents(*(known["mean"][k] for k in KEYS)),
+        ))  # fmt: skip
+    caption = (
+        f"The whole path from an image to its score, all in one run on {costs['threads']} CPU threads, batches of "
+        f"{costs['batch']}. {by(benchmark)}"
+    )
+    header = ("method, steps", "M parameters", "GFLOP", "evaluations", "images/s", "peak MB", "I / P / PRO")
+    return Table(caption, header, rows)
+
+
+def chosen_words(benchmark: Mapping[str, Any]) -> str:
+    """Return what was chosen on validation images, a line a method."""
+    lines = []
+    for name, found in benchmark["chosen_on_validation"].items():
+        if "best_t" in found:
+            lines.append(f"{SAYS.get(name, name)}: t = {found['best_t']}")
+        else:
+            each = [f"{c} {tuple(s['setting'])}" for c, s in found.items()]
+            lines.append(f"{SAYS.get(name, name)}, (t, w, lambda): {', '.join(each)}")
+    return "\n".join(lines)
+
+
+def lead_words(benchmark: Mapping[str, Any]) -> str:
+    """Return TimeNet's lead over every other method in points, with its paired interval."""
+    width = max(len(SAYS[m]) for m in benchmark["methods"])
+    lines = [f"{'TimeNet ahead of, in points':<{width}}" + "".join(f"{NAMES[k]:>24}" for k in KEYS)]
+    for name, row in benchmark["methods"].items():
+        if name != "timenet":
+            cells = ["{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in row["against_timenet"][k])) for k in KEYS]
+            lines.append(f"{SAYS[name]:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
+    return "\n".join(lines)

@@ -1,0 +1,90 @@
+"""Bootstrap intervals of all three metrics at once, and of the difference of two methods, in seconds.
+
+Not in the paper. Images are drawn with replacement within each class and kind, good or defective; every method sees the
+same draws, so that differences are paired. How much another training would change is not in it. The image scores'
+AUROC is exact; pixels are counted into 2,000 bins, each as high as a two-thousandth of the normal pixels. On the drawn
+data set this moves the ends for P-AUROC and PRO by about 0.1 of a point. Scores within the highest bin are not told
+apart: where a map is nearly perfect, or many normal pixels share the highest score, both ends come out too low.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from timenet_lib.data.folder import FolderIndex
+from timenet_lib.evaluate import KEYS, class_masks
+from timenet_lib.metrics import WITHIN_AN_IMAGE, region_weights
+
+BINS = 2000
+LIMIT = 0.3  # of PRO, MVTec-AD's
+
+
+class Bootstrap:
+    """Draws of a folder's test images; masks are read once."""
+
+    def __init__(self, index: FolderIndex, size: int, draws: int = 500, seed: int = 0):
+        names = np.array([s.class_name for s in index.test])
+        defective = np.array([s.defective for s in index.test])
+        rng = np.random.default_rng(seed)
+        self.classes = []
+        for name in index.classes:
+            rows = np.flatnonzero(names == name)
+            bad = defective[rows]
+            counts = np.zeros((draws, len(rows)))
+            for kind in (False, True):
+                n = np.count_nonzero(bad == kind)
+                if n:
+                    counts[:, bad == kind] = rng.multinomial(n, np.full(n, 1 / n), draws)
+            self.classes.append((rows, bad, counts, class_masks(index, names == name, size)))
+
+    def draws_of(self, scores: np.ndarray, maps: np.ndarray) -> dict[str, Float[np.ndarray, " draws"]]:
+        """Return each metric's mean over classes in every draw; a metric that no class has is left out."""
+        found: dict[str, list[np.ndarray]] = {key: [] for key in KEYS}
+        for rows, bad, counts, masks in self.classes:
+            if bad.any() and not bad.all():
+                found["i_auroc"].append(image_draws(scores[rows], bad, counts))
+            if masks is not None and masks.any() and not masks.all():
+                p_auroc, pro = pixel_draws(maps[rows], masks, counts)
+                found["p_auroc"].append(p_auroc)
+                found["pro"].append(pro)
+        return {key: np.mean(each, axis=0) for key, each in found.items() if each}
+
+
+def image_draws(scores: np.ndarray, bad: np.ndarray, counts: np.ndarray) -> Float[np.ndarray, " draws"]:
+    """Return the AUROC of the image scores in every draw; counts says how often an image was drawn."""
+    above = np.sign(scores[bad][:, None] - scores[~bad][None, :]) / 2 + 0.5  # ties as half
+    wins = np.einsum("di,ij,dj->d", counts[:, bad], above, counts[:, ~bad], optimize=True)
+    return wins / (counts[:, bad].sum(axis=1) * counts[:, ~bad].sum(axis=1))
+
+
+def pixel_draws(
+    maps: np.ndarray, masks: np.ndarray, counts: np.ndarray
+) -> tuple[Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
+    """Return P-AUROC and PRO in every draw, a draw's regions being those of the images in it."""
+    edges = np.quantile(maps[~masks], np.linspace(1, 0, BINS + 1)[1:-1])  # from high scores to low
+    bins = np.searchsorted(-edges, -maps.reshape(len(maps), -1))
+    bins += BINS * np.arange(len(maps))[:, None]
+    regions = ndimage.label(masks, structure=WITHIN_AN_IMAGE)[1]
+    overlap = region_weights(masks) * regions  # each region sums to 1
+    curves = []
+    for weights in (~masks, masks, overlap):
+        each = np.bincount(bins.ravel(), weights.ravel().astype(float), BINS * len(maps)).reshape(len(maps), BINS)
+        curve = np.cumsum(counts @ each, axis=1)
+        curves.append(np.pad(curve / curve[:, -1:], ((0, 0), (1, 0))))
+    fpr, tpr, found = curves
+    p_auroc = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
+    pro = np.array([area(x, y) for x, y in zip(fpr, found, strict=True)])
+    return p_auroc, pro
+
+
+def area(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the area under a curve up to the limit of PRO, as a share of the limit."""
+    kept = x < LIMIT
+    return float(np.trapezoid([*y[kept], np.interp(LIMIT, x, y)], [*x[kept], LIMIT]) / LIMIT)
+
+
+def ends(draws: Sequence[float] | np.ndarray, level: float = 0.95) -> list[float]:
+    """Return the two ends of the percentile interval of some draws."""
+    return [float(v) for v in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])]
