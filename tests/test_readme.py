@@ -1,6 +1,5 @@
 """The README: short, true to the files, and every command in it runs (make's excepted; data on stand-ins)."""
 
-import json
 import os
 import re
 import shlex
@@ -11,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from timenet_lib.course.evidence import read_evidence
+from timenet_lib.course.findings import findings
 from timenet_lib.course.runner import find_notebooks
-from timenet_lib.course.style import LABELS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -92,9 +92,29 @@ def test_the_python_example_runs(workplace):
     assert "torch.Size([2, 64, 64])" in result.stdout
 
 
+METHODS = {
+    "timenet": "TimeNet, one step",
+    "flow_0": "flow 0, one step",
+    "flow_1": "flow 1 (reflow), one step",
+    "ddim": "diffusion model, ten DDIM steps",
+    "patchcore": "PatchCore, same extractor",
+    "draem": "DRAEM, a quarter of its width",
+    "nearest": "nearest training image, no network",
+}
+
+
 def test_the_results_are_those_that_were_recorded():
-    results = json.loads((ROOT / "timenet_lib" / "weights" / "demo" / "evaluation.json").read_text())
+    results = read_evidence("benchmark")
     assert f"`{results['command']}`" in README
-    for name, method in results["methods"].items():
-        values = " | ".join(f"{100 * method['mean'][key]:.1f}" for key in ("i_auroc", "p_auroc", "pro"))
-        assert re.search(rf"^\| {re.escape(LABELS[name])}[^|]*\| {re.escape(values)} \|", README, re.MULTILINE), name
+    for name, words in METHODS.items():
+        values = [f"{100 * results['methods'][name]['mean'][key]:.1f}" for key in ("i_auroc", "p_auroc", "pro")]
+        assert f"| {words} | {' | '.join(values)} |" in README, name
+    rates = [results["costs"]["methods"][name]["images_per_second"] for name in ("timenet, 1", "ddim, 10")]
+    assert re.search(rf"takes {rates[0]:.0f} images/s on two cores, ten DDIM steps {rates[1]:.0f}\b", README)
+
+
+def test_the_findings_are_those_that_were_recorded():
+    rows = findings(read_evidence("ablations"), read_evidence("trainings"), read_evidence("benchmark")["costs"]).rows
+    for finding, metric, _, ours, _, verdict in rows:
+        (line,) = [each for each in README.splitlines() if each.startswith(f"| {finding} |")]
+        assert f"{ours}: {verdict}" in line, metric

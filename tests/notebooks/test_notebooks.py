@@ -45,6 +45,17 @@ BANDS = {  # what a model of a few steps can reach; wide, since they only show t
         "scope_set_i_auroc": (0.0, 1.0),
         "pro_200_spread": (1e-4, 1.0),  # the widespread PRO does change under exp, little where the maps are flat
     },
+    "05_benchmark": {
+        **{f"{m}_{k}": (0.0, 1.0) for m in ("flow_1", "timenet") for k in ("i_auroc", "p_auroc", "pro")},
+        "missed": (0.0, 1.0),
+        "false_alarms": (0.0, 1.0),
+    },
+    "06_ablations": {
+        **{f"{m}_{n}_i_auroc": (0.0, 1.0) for m in ("flow_0", "flow_1") for n in (1, 10)},
+        **{f"t_{t}_i_auroc": (0.0, 1.0) for t in (60, 80, 95)},
+        **{f"{name}_i_auroc": (0.0, 1.0) for name in ("timenet_1", "embedded", "resnet18")},
+        **{f"choice_{k}": (0.0, 1.0) for k in ("i_auroc", "pro")},
+    },
 }
 FIGURES = {
     "00_the_answer_first": {
@@ -66,17 +77,30 @@ FIGURES = {
         "interactive/02_steps.html",
     },
     "03_timestep_perceptive_network": {
-        *(f"03_{n}.png" for n in ("figure_5", "two_failures", "synthesis", "learning", "loss", "t_maps", "t")),
+        *(f"03_{n}.png" for n in ("two_failures", "synthesis", "learning", "loss", "t_maps", "t")),
         "03_gauges.png",
         "03_classes.png",
-        "03_architecture.svg",
+        "fig1.svg",
+        "fig5.png",
         "interactive/03_failures.html",
         "interactive/03_repair.html",
     },
     "04_scoring": {
-        *(f"04_{n}.png" for n in ("pieces", "levels", "smoothing", "border", "curves", "pro_200", "figure_6")),
+        *(f"04_{n}.png" for n in ("pieces", "levels", "smoothing", "border", "curves", "pro_200")),
+        "fig6.png",
         "interactive/04_weight.html",
         "interactive/04_lambda.html",
+    },
+    "05_benchmark": {
+        *(f"fig{k}.png" for k in (2, 3, 4)),
+        *(f"table{k}.{ending}" for k in (1, 2) for ending in ("md", "csv")),
+        "05_benchmark.svg",
+        "05_missed.png",
+        "05_false_alarms.png",
+    },
+    "06_ablations": {
+        "fig7.svg",
+        *(f"{name}.{ending}" for name in ("table3", "table4", "table5", "06_findings") for ending in ("md", "csv")),
     },
 }
 

@@ -1,0 +1,156 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from timenet_lib.ablations import TestSet
+from timenet_lib.checkpoints import sha256, shipped_weights
+from timenet_lib.course import evidence, evidence_figures
+from timenet_lib.data.folder import Sample
+
+DEMO = shipped_weights("demo")
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return evidence.read_evidence("benchmark")
+
+
+@pytest.fixture(scope="module")
+def ablations():
+    return evidence.read_evidence("ablations")
+
+
+def column(table, name):
+    return table.header.index(name)
+
+
+def test_table_1_holds_ours_and_the_reported_ones(benchmark):
+    table = evidence.table_1(benchmark)
+    rows = {row[:2]: row for row in table.rows}
+    own = benchmark["methods"]["timenet"]["classes"]["die"]
+    shown = rows["drawn, ours", "die"][column(table, "TimeNet")]
+    assert shown == f"{100 * own['i_auroc']:.1f} / {100 * own['p_auroc']:.1f}"
+    assert rows["MVTec-AD, reported", "mean"][column(table, "TimeNet")] == "97.5 / 97.9"
+    assert rows["MVTec-AD, reported", "cable"][column(table, "DRAEM")] == "57.8 / 71.3"
+    assert rows["MVTec-AD, reported", "carpet"][column(table, "TimeNet, tuned a class")] == ""
+    assert rows["MVTec-AD, reported", "mean"][column(table, "HVQ-Trans")] == "98.0 / 97.3"
+    assert rows["drawn, ours", "mean"][column(table, "HVQ-Trans")] == ""
+    assert len(table.rows) == 11 + 18  # ten classes and their mean; fifteen and three means
+    assert benchmark["command"] in table.caption
+
+
+def test_the_mean_of_table_1_is_that_of_its_classes(benchmark):
+    for row in benchmark["methods"].values():
+        for key in ("i_auroc", "p_auroc", "pro"):
+            assert row["mean"][key] == pytest.approx(np.mean([c[key] for c in row["classes"].values()]))
+            assert row["mean"][key] == pytest.approx(np.mean(row["seeds"][key]))
+            low, high = row["interval"][key]
+            assert low < row["mean"][key] < high
+
+
+def test_table_2_has_every_method_once(benchmark):
+    table = evidence.table_2(benchmark)
+    rows = {row[0]: row for row in table.rows}
+    assert len(rows) == len(table.rows)
+    assert rows["TimeNet"][2] == "93.9"
+    assert rows["RAN"][1:] == ("", "93.0")
+    assert rows["DDIM"][2] == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "row", "reported"),
+    [
+        (evidence.table_3, "flow_0, 10", "88.6 / 95.3 / 85.9"),
+        (evidence.table_3, "timenet, 1", "97.4 / 97.9 / 93.8"),
+        (evidence.table_4, "VGG16", "95.2 / 96.8 / 91.7"),
+        (evidence.table_5, "WideResNet101 f2-4", "97.5 / 97.9 / 93.9"),
+    ],
+)
+def test_tables_3_to_5_hold_ours_and_the_reported_ones(ablations, make, row, reported):
+    table = make(ablations)
+    found = next(r for r in table.rows if r[0] == row)
+    assert found[-1] == reported
+    section = {evidence.table_3: "steps", evidence.table_4: "extractors", evidence.table_5: "levels"}[make]
+    own = ablations["sections"][section]["rows"][row]
+    assert found[1].startswith(f"{100 * own['i_auroc']:.1f} ({100 * own['interval']['i_auroc'][0]:.1f} to ")
+    if "weights" in own:
+        assert found[column(table, "weights")] == own["weights"]
+    assert all(len(r) == len(table.header) for r in table.rows)
+
+
+def test_a_table_is_shown_as_markdown():
+    table = evidence.Table("Words.", ("a", "b"), [("1", "2")])
+    assert table._repr_markdown_() == "Words.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_standing_is_sorted_and_names_its_sources():
+    table = evidence.standing()
+    values = [float(r[1]) for r in table.rows if r[1]]
+    assert values == sorted(values, reverse=True)
+    assert ("TimeNet", "97.5", "97.9", "93.9", "Jiang et al. 2025") in table.rows
+    assert ("PatchCore", "98.8", "98.3", "94.2", "ADer") in table.rows
+
+
+def test_the_hashes_are_those_of_the_records():
+    hashes = evidence.evidence_hashes("benchmark", "ablations")
+    assert hashes == {n: sha256((DEMO / n).read_bytes()) for n in ("benchmark.json", "evaluation.json")}
+
+
+def test_the_records_are_of_the_shipped_weights(benchmark, ablations):
+    stages = {n: json.loads((DEMO / f"{n}.json").read_text())["sha256"] for n in ("flow_0", "flow_1", "tpn")}
+    assert benchmark["weights_sha256"] == ablations["weights_sha256"] == stages
+    evaluation = json.loads((DEMO / "evaluation.json").read_text())
+    assert evaluation["weights_sha256"] == stages
+    assert benchmark["data_sha256"] == ablations["data_sha256"] == evaluation["data_sha256"]
+    first = {m: [benchmark["methods"][m]["seeds"][k][0] for k in ("i_auroc", "pro")] for m in ("flow_1", "timenet")}
+    assert first == {m: [evaluation["methods"][m]["mean"][k] for k in ("i_auroc", "pro")] for m in first}
+
+
+def test_one_step_is_four_times_as_fast_as_ten_ddim_steps(benchmark):
+    costs = benchmark["costs"]["methods"]
+    table = evidence.costs_table(benchmark)
+    rows = {r[0]: r for r in table.rows}
+    assert set(rows) == set(costs)
+    assert rows["timenet, 1"][3] == "1"
+    assert rows["ddim, 10"][3] == "10"
+    assert float(rows["flow_1, 10"][2]) > 5 * float(rows["flow_1, 1"][2])
+    assert costs["timenet, 1"]["images_per_second"] >= 4 * costs["ddim, 10"]["images_per_second"]
+
+
+class FourImages(TestSet):
+    """Four test images: two missed, one false alarm, one found."""
+
+    def __init__(self, tmp_path):
+        kinds = [("a", "crack", True), ("a", "good", False), ("b", "crack", True), ("b", "hole", True)]
+        samples = tuple(
+            Sample(tmp_path / f"{i}.png", c, k, tmp_path / "m.png" if d else None) for i, (c, k, d) in enumerate(kinds)
+        )
+        self.index = type("Index", (), {"test": samples})()
+
+
+def test_failures_are_the_worst_ones_and_on_the_wrong_side(tmp_path):
+    tests = FourImages(tmp_path)
+    judged = evidence_figures.Judged(
+        torch.tensor([0.4, 0.9, 0.2, 0.8]), torch.tensor([s.defective for s in tests.index.test]), 0.5
+    )
+    missed = evidence_figures.failures(tests, judged, missed=True)
+    assert [s.path.name for s in missed] == ["2.png", "0.png"]  # the lowest first, and not the found one
+    assert [s.path.name for s in evidence_figures.failures(tests, judged, missed=False)] == ["1.png"]
+    assert len(evidence_figures.failures(tests, judged, missed=True, count=1)) == 1
+    shown = evidence_figures.kinds_table(tests, judged)
+    assert "b, crack" in shown
+    assert "100 %" in shown
+
+
+def test_the_range_of_a_map_s_colours():
+    maps = torch.arange(1001.0).reshape(1, 7, 143)
+    assert evidence_figures.map_range(maps).tolist() == pytest.approx([500, 998])
+
+
+def test_the_peers_pictures_are_of_the_images_of_figures_2_to_4():
+    pictures = evidence_figures.read_peer_pictures()
+    count = evidence_figures.KINDS * sum(len(c) for c in evidence_figures.FIGURES.values())
+    assert {len(v) for k, v in pictures.items() if not k.endswith("range")} == {count}
+    assert set(pictures) >= {f"{n}/score_map" for n in evidence_figures.PEER_ROWS}
