@@ -16,7 +16,12 @@ import torch
 
 from timenet_lib.data.drawn import drawn_folder
 from timenet_lib.data.folder import FolderIndex, index_folder
+from timenet_lib.detector import TimeNet
+from timenet_lib.nets.extractors import build_extractor
+from timenet_lib.nets.tpn import TPN
+from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
+from timenet_lib.reconstruct import Models
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,3 +46,21 @@ def drawn_ci(_private_cache) -> FolderIndex:
 def images() -> torch.Tensor:
     """Four images in [-1, 1], 16 px a side."""
     return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture(scope="session")
+def model_of_unlike_networks():
+    """Return a function of class names: a TimeNet at preset ci in which no two networks or steps are the same."""
+
+    def unlike(net, seed):
+        g = torch.Generator().manual_seed(seed)
+        for p in net.parameters():  # also those that start at zero
+            p.data += 0.1 * torch.randn(p.shape, generator=g)
+        return net.eval().requires_grad_(False)
+
+    def make(classes):
+        config = CI.unet_config(len(classes))
+        models = Models(unlike(UNet(config), 0), unlike(UNet(config), 1), unlike(TPN(config), 2))
+        return TimeNet(CI, classes, models, build_extractor("embedded", "random", CI.levels))
+
+    return make

@@ -35,21 +35,11 @@ from timenet_lib.errors import InputError
 from timenet_lib.evaluate import KEYS, evaluate_method, metrics_of
 from timenet_lib.intervals import Bootstrap
 from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.tpn import TPN
-from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
 from timenet_lib.reconstruct import Models
 from timenet_lib.score import Distances, image_score, score_maps
 
 SEED = 3
-
-
-def unlike(net, seed):
-    """Move all weights, also those that start at zero, so that no two networks and no two steps are the same."""
-    g = torch.Generator().manual_seed(seed)
-    for p in net.parameters():
-        p.data += 0.1 * torch.randn(p.shape, generator=g)
-    return net.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +52,8 @@ def few(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(few):
-    config = CI.unet_config(len(few.classes))
-    models = Models(unlike(UNet(config), 0), unlike(UNet(config), 1), unlike(TPN(config), 2))
-    return TimeNet(CI, few.classes, models, build_extractor("embedded", "random", CI.levels))
+def model(few, model_of_unlike_networks):
+    return model_of_unlike_networks(few.classes)
 
 
 @pytest.fixture(scope="module")

@@ -26,27 +26,14 @@ from timenet_lib.data.drawn import write_drawn
 from timenet_lib.data.folder import FolderIndex, index_folder, load_images
 from timenet_lib.data.images import as_float
 from timenet_lib.data.synthesis import drawn_textures
-from timenet_lib.detector import TimeNet, with_defects
+from timenet_lib.detector import with_defects
 from timenet_lib.errors import InputError
 from timenet_lib.evaluate import KEYS, choose_t, evaluate_method, metrics_of, metrics_of_images
 from timenet_lib.intervals import Bootstrap
-from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.tpn import TPN
-from timenet_lib.nets.unet import UNet
-from timenet_lib.presets import CI
-from timenet_lib.reconstruct import Models
 from timenet_lib.score import Scoring, image_score, score_maps
 from timenet_lib.training.stages import load_training_set
 
 DRAWS = 15
-
-
-def unlike(net, seed):
-    """Move all weights, also those that start at zero, so that no two networks give the same."""
-    g = torch.Generator().manual_seed(seed)
-    for p in net.parameters():
-        p.data += 0.1 * torch.randn(p.shape, generator=g)
-    return net.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +43,8 @@ def index(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(index):
-    config = CI.unet_config(len(index.classes))
-    models = Models(unlike(UNet(config), 0), unlike(UNet(config), 1), unlike(TPN(config), 2))
-    return TimeNet(CI, index.classes, models, build_extractor("embedded", "random", CI.levels))
+def model(index, model_of_unlike_networks):
+    return model_of_unlike_networks(index.classes)
 
 
 @pytest.fixture(scope="module")

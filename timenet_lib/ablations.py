@@ -6,7 +6,7 @@ holds those of further pairs, {"A over B": ...}.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from timenet_lib.data.images import as_float
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.evaluate import KEYS, metrics_of, percent
-from timenet_lib.intervals import Bootstrap, ends
+from timenet_lib.intervals import Bootstrap, ends, gain_words
 from timenet_lib.nets.extractors import PAPER_EXTRACTORS, Extractor, build_extractor
 from timenet_lib.score import Distances, image_score, pixel_map, score_maps, smooth
 
@@ -268,17 +268,18 @@ def ablate(
     }
 
 
+def own_gain(part: Mapping[str, Any], name: str) -> str:
+    """Return a row's gain in I-AUROC in words; "" for the row against, and where there is none."""
+    found = part["rows"][name]["gain"].get("i_auroc")
+    return "" if found is None or name == part["against"] else gain_words(found)
+
+
 def format_section(part: dict[str, Any]) -> str:
     """Return a section as a table of percentages: the metrics, and the gain in I-AUROC with its interval."""
     width = max(len(name) for name in part["rows"])
     lines = [f"{'':<{width}}  I-AUR  P-AUR    PRO   I-AUROC against {part['against']}, 95 % interval"]
     for name, row in part["rows"].items():
-        gain = row["gain"].get("i_auroc")
-        shown = (
-            ""
-            if gain is None or name == part["against"]
-            else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in gain))
-        )
+        shown = own_gain(part, name)
         weights = f"  {row['weights']} weights" if "weights" in row else ""
         lines.append(f"{name:<{width}} {' '.join(percent(row[k]) for k in KEYS)}   {shown:<24}{weights}".rstrip())
     return "\n".join(lines)

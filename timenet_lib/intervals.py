@@ -88,3 +88,8 @@ def area(x: np.ndarray, y: np.ndarray) -> float:
 def ends(draws: Sequence[float] | np.ndarray, level: float = 0.95) -> list[float]:
     """Return the two ends of the percentile interval of some draws."""
     return [float(v) for v in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])]
+
+
+def gain_words(gain: Sequence[float]) -> str:
+    """Return a difference and the two ends of its interval, given as fractions, in points: "+5.0 (+3.0 to +7.3)"."""
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in gain))

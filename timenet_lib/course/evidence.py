@@ -7,9 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from timenet_lib.ablations import own_gain
 from timenet_lib.benchmark import SAYS
 from timenet_lib.checkpoints import sha256, shipped_weights
 from timenet_lib.evaluate import KEYS
+from timenet_lib.intervals import gain_words
 from timenet_lib.reported import reported, reported_value
 
 NAMES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
@@ -119,15 +121,9 @@ def metric_rows(part: Mapping[str, Any], table: str, papers: Mapping[str, str]) 
     """Return a section's rows: ours with intervals, the gain in I-AUROC, and the reported three numbers."""
     rows = []
     for name, row in part["rows"].items():
-        gain = row["gain"].get("i_auroc")
-        change = (
-            ""
-            if gain is None or name == part["against"]
-            else "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * g for g in gain))
-        )
         theirs = said(table, "mean", papers[name], *KEYS) if name in papers else ""
         weights = (row.get("weights", ""),) if any("weights" in r for r in part["rows"].values()) else ()
-        rows.append((name, *(with_interval(row, k) for k in KEYS), change, *weights, theirs))
+        rows.append((name, *(with_interval(row, k) for k in KEYS), own_gain(part, name), *weights, theirs))
     return rows
 
 
@@ -216,6 +212,6 @@ def lead_words(benchmark: Mapping[str, Any]) -> str:
     lines = [f"{'TimeNet ahead of, in points':<{width}}" + "".join(f"{NAMES[k]:>24}" for k in KEYS)]
     for name, row in benchmark["methods"].items():
         if name != "timenet":
-            cells = ["{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in row["against_timenet"][k])) for k in KEYS]
+            cells = [gain_words(row["against_timenet"][k]) for k in KEYS]
             lines.append(f"{SAYS[name]:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from timenet_lib.evaluate import KEYS
 from timenet_lib.score import Distances, image_score, score_maps
 
 GREY = "#767676"
-METHOD_PICTURE = 0.62  # inches
+METHOD_PICTURE = 0.68  # inches
 FIGURES = {  # figures 2 to 4: classes, so many kinds of defect of each
     "fig2": ("button", "cable", "capsule"),
     "fig3": ("die", "gear", "resistor"),
@@ -170,7 +170,7 @@ def failures_figure(tests: TestSet, samples: Sequence[Sample]) -> Figure:
     if last.timestep_map is not None:
         rows["T map"] = [Heat(t.numpy(), *T_RANGE, "viridis") for t in last.timestep_map]
     rows["score map"] = [Heat(s.numpy(), 0.0, 3 * last.threshold) for s in last.score_map]
-    return image_grid(rows, [column_title(e) for e in examples], size=0.72)
+    return image_grid(rows, [column_title(e) for e in examples], size=0.66)
 
 
 def kinds_table(tests: TestSet, judged: Judged, count: int = 8) -> str:

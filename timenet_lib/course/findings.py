@@ -15,6 +15,7 @@ from timenet_lib.course.evidence import NAMES, Table
 from timenet_lib.course.models import course_data, stratified
 from timenet_lib.data.synthesis import drawn_textures
 from timenet_lib.detector import TimeNet
+from timenet_lib.intervals import gain_words
 from timenet_lib.presets import get_preset
 from timenet_lib.reported import reported_value
 from timenet_lib.training.command import training_index
@@ -136,7 +137,7 @@ def findings(ablations: Mapping[str, Any], trainings: Mapping[str, Any], costs: 
             theirs = claim.reported(key)
             rows.append((
                 claim.says, NAMES[key], "not in numbers" if theirs is None else f"{theirs:+.1f}",
-                "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * v for v in own)),
+                gain_words(own),
                 ", ".join(f"{100 * e[0]:+.1f}" for e in others), verdict(own, others, claim.margin),
             ))  # fmt: skip
     rows.append(speed_row(costs, rows[2][-1], rows[3][-1]))
