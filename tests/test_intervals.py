@@ -102,7 +102,6 @@ def test_pixels_may_tie(detector):
         assert pro[i] == pytest.approx(metrics.pro(some, truth), abs=CLOSE)
 
 
-@pytest.mark.xfail(strict=True, reason="the first bin holds the highest normal pixels and all above them")
 @pytest.mark.parametrize("normal", ["no two equal", "all equal", "some equal and highest", "in one image highest"])
 def test_pixels_above_all_normal_ones_are_found_without_a_false_one(detector, normal):
     masks, rng = detector[1], np.random.default_rng(0)

@@ -201,36 +201,41 @@ def ablate_t(tests: TestSet, methods: Sequence[str] = (), ts: Sequence[float] = 
 
 def ablate_choices(tests: TestSet) -> dict[str, Any]:
     """Return what the paper's open choices in the scoring change, each one alone, at the working point."""
-    model, scoring = tests.model, tests.model.scoring
-    x1_hat = tests.rebuilt(model.methods[-1])
-    parts = tests.parts(x1_hat)
+    x1_hat = tests.rebuilt(tests.model.methods[-1])
+    changed = choice_maps(tests.model, tests.images, x1_hat, tests.parts(x1_hat))
+    return section({name: tests.measure(*each) for name, each in changed.items()}, "default")
 
-    def scored(**changes: Any) -> Measured:
-        return tests.measure(score_maps(parts, replace(scoring, **changes)))
 
-    maps = score_maps(parts, scoring)
-    rows = {
-        "default": tests.measure(maps),
-        "maxima over each image": tests.measure(score_maps(parts, scoring, "image")),
-        f"maxima over each batch of {BATCH}": tests.measure(torch.cat([score_maps([p], scoring) for p in parts])),
+def choice_maps(
+    model: TimeNet, images: UInt8[Tensor, "n 3 h w"], x1_hat: Float[Tensor, "n 3 h w"], parts: Sequence[Distances]
+) -> dict[str, tuple[Float[Tensor, "n h w"], Float[Tensor, " n"]]]:
+    """Return score maps and image scores of the same reconstructions, one choice changed at a time."""
+    scoring, sizes = model.scoring, [len(p.pixel) for p in parts]
+
+    def scored(**changes: Any) -> Float[Tensor, "n h w"]:
+        return score_maps(parts, replace(scoring, **changes))
+
+    default = scored()
+    maps = {
+        "default": default,
+        "maxima over each image": score_maps(parts, scoring, "image"),
+        f"maxima over each batch of {max(sizes)}": torch.cat([score_maps([p], scoring) for p in parts]),
     }
     if model.calibration:
         ratios = model.calibrated(model.methods[-1]).ratios
-        rows["maxima calibrated, no test image"] = tests.measure(score_maps(parts, scoring, "calibrated", ratios))
+        maps["maxima calibrated, no test image"] = score_maps(parts, scoring, "calibrated", ratios)
     similar = [Distances(p.pixel, p.d1, [1 - d for d in p.d2]) for p in parts]
-    rows["d2 as printed: cosine similarity"] = tests.measure(score_maps(similar, scoring))
-    pairs = zip(parts, tests.images.split(BATCH), x1_hat.split(BATCH), strict=True)
+    maps["d2 as printed: cosine similarity"] = score_maps(similar, scoring)
+    pairs = zip(parts, images.split(sizes), x1_hat.split(sizes), strict=True)
     absolute = [Distances(pixel_map(as_float(a), b, "absolute"), p.d1, p.d2) for p, a, b in pairs]
-    rows["S_p: mean absolute difference"] = tests.measure(score_maps(absolute, scoring))
-    for w in (0.0, 1.0, 15.0):
-        rows[f"w = {w:g}"] = scored(w=w)
-    for lam in (0.0, 1.0, 15.0):
-        rows[f"lambda = {lam:g}"] = scored(lam=lam)
-    for sigma in (0.0, 2.0, 8.0):
-        rows[f"smoothing sigma = {sigma:g} px at 256"] = scored(sigma=sigma)
-    rows["image score sees the border"] = tests.measure(maps, image_score(maps, padded=True))
-    rows["image score: maximum, no pooling"] = tests.measure(maps, maps.flatten(1).amax(dim=1))
-    return section(rows, "default")
+    maps["S_p: mean absolute difference"] = score_maps(absolute, scoring)
+    maps |= {f"w = {w:g}": scored(w=w) for w in (0.0, 1.0, 15.0)}
+    maps |= {f"lambda = {lam:g}": scored(lam=lam) for lam in (0.0, 1.0, 15.0)}
+    maps |= {f"smoothing sigma = {sigma:g} px at 256": scored(sigma=sigma) for sigma in (0.0, 2.0, 8.0)}
+    return {name: (m, image_score(m, scoring.padded)) for name, m in maps.items()} | {
+        "image score sees the border": (default, image_score(default, padded=True)),
+        "image score: maximum, no pooling": (default, default.flatten(1).amax(dim=1)),
+    }
 
 
 SECTIONS: dict[str, Callable[[TestSet], dict[str, Any]]] = {

@@ -30,14 +30,9 @@ DDIM_STEPS = 10
 DDIM_TS = (0.6, 0.75, 0.83, 0.92)  # among which the diffusion model's best noise level is chosen
 WEIGHTS = (1.0, 7.0, 15.0)  # of w and of lambda, when TimeNet is tuned a class
 SAYS = {
-    "class_mean": "compare with the mean training image of the class",
-    "nearest": "compare with the nearest training image of the class",
-    "flow_0": "flow_0, one step", "flow_1": "flow_1, one step",
-    "flow_0_best_t": "flow_0, one step, its best t on validation",
-    "flow_1_best_t": "flow_1, one step, its best t on validation",
-    "ddim": "diffusion model, 10 DDIM steps, its best level on validation (diffusers)",
-    "patchcore": "PatchCore, same extractor (anomalib)", "draem": "DRAEM, a quarter of its width (anomalib)",
-    "timenet": "TimeNet, one step", "timenet_tuned": "TimeNet, t, w, lambda tuned a class on validation",
+    "class_mean": "class mean", "nearest": "nearest image", "flow_0": "flow 0", "flow_1": "flow 1",
+    "flow_0_best_t": "flow 0, best t", "flow_1_best_t": "flow 1, best t", "ddim": "DDIM, 10 steps",
+    "patchcore": "PatchCore", "draem": "DRAEM", "timenet": "TimeNet", "timenet_tuned": "TimeNet, tuned a class",
 }  # fmt: skip
 PEERS = ("ddim", "patchcore", "draem")
 Scored = tuple[Float[Tensor, "n h w"], Float[Tensor, " n"] | None]  # maps, and image scores of their own

@@ -2,9 +2,8 @@
 
 Not in the paper. Images are drawn with replacement within each class and kind, good or defective; every method sees the
 same draws, so that differences are paired. How much another training would change is not in it. The image scores'
-AUROC is exact; pixels are counted into 2,000 bins, each as high as a two-thousandth of the normal pixels. On the drawn
-data set this moves the ends for P-AUROC and PRO by about 0.1 of a point. Scores within the highest bin are not told
-apart: where a map is nearly perfect, or many normal pixels share the highest score, both ends come out too low.
+AUROC is exact. For P-AUROC and PRO the scores are told apart at up to 2,001 of the normal pixels' own scores, each
+with a bin to itself, and not between two of them; on the drawn data set this moves the ends by at most 0.02 of a point.
 """
 
 from collections.abc import Sequence
@@ -63,14 +62,16 @@ def pixel_draws(
     maps: np.ndarray, masks: np.ndarray, counts: np.ndarray
 ) -> tuple[Float[np.ndarray, " draws"], Float[np.ndarray, " draws"]]:
     """Return P-AUROC and PRO in every draw, a draw's regions being those of the images in it."""
-    edges = np.quantile(maps[~masks], np.linspace(1, 0, BINS + 1)[1:-1])  # from high scores to low
-    bins = np.searchsorted(-edges, -maps.reshape(len(maps), -1))
-    bins += BINS * np.arange(len(maps))[:, None]
+    levels = np.unique(np.quantile(maps[~masks], np.linspace(0, 1, BINS + 1), method="nearest"))
+    flat = maps.reshape(len(maps), -1)
+    passed = np.searchsorted(levels, flat) + np.searchsorted(levels, flat, side="right")  # a level itself counts once
+    num_bins = 2 * len(levels) + 1
+    bins = num_bins - 1 - passed + num_bins * np.arange(len(maps))[:, None]  # from high scores to low
     regions = ndimage.label(masks, structure=WITHIN_AN_IMAGE)[1]
     overlap = region_weights(masks) * regions  # each region sums to 1
     curves = []
     for weights in (~masks, masks, overlap):
-        each = np.bincount(bins.ravel(), weights.ravel().astype(float), BINS * len(maps)).reshape(len(maps), BINS)
+        each = np.bincount(bins.ravel(), weights.ravel().astype(float), num_bins * len(maps)).reshape(len(maps), -1)
         curve = np.cumsum(counts @ each, axis=1)
         curves.append(np.pad(curve / curve[:, -1:], ((0, 0), (1, 0))))
     fpr, tpr, found = curves

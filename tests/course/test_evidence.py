@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from timenet_lib.ablations import TestSet
+from timenet_lib.benchmark import SAYS
 from timenet_lib.checkpoints import sha256, shipped_weights
 from timenet_lib.course import evidence, evidence_figures
 from timenet_lib.data.folder import Sample
@@ -30,13 +31,13 @@ def test_table_1_holds_ours_and_the_reported_ones(benchmark):
     table = evidence.table_1(benchmark)
     rows = {row[:2]: row for row in table.rows}
     own = benchmark["methods"]["timenet"]["classes"]["die"]
-    shown = rows["drawn, ours", "die"][column(table, "TimeNet")]
-    assert shown == f"{100 * own['i_auroc']:.1f} / {100 * own['p_auroc']:.1f}"
-    assert rows["MVTec-AD, reported", "mean"][column(table, "TimeNet")] == "97.5 / 97.9"
-    assert rows["MVTec-AD, reported", "cable"][column(table, "DRAEM")] == "57.8 / 71.3"
-    assert rows["MVTec-AD, reported", "carpet"][column(table, "TimeNet, tuned a class")] == ""
-    assert rows["MVTec-AD, reported", "mean"][column(table, "HVQ-Trans")] == "98.0 / 97.3"
-    assert rows["drawn, ours", "mean"][column(table, "HVQ-Trans")] == ""
+    shown = rows["ours", "die"][column(table, "TimeNet")]
+    assert shown == f"{100 * own['i_auroc']:.1f}/{100 * own['p_auroc']:.1f}"
+    assert rows["reported", "mean"][column(table, "TimeNet")] == "97.5/97.9"
+    assert rows["reported", "cable"][column(table, "DRAEM")] == "57.8/71.3"
+    assert rows["reported", "carpet"][column(table, "TimeNet, tuned a class")] == ""
+    assert rows["reported", "mean"][column(table, "HVQ-Trans")] == "98.0/97.3"
+    assert rows["ours", "mean"][column(table, "HVQ-Trans")] == ""
     assert len(table.rows) == 11 + 18  # ten classes and their mean; fifteen and three means
     assert benchmark["command"] in table.caption
 
@@ -56,16 +57,16 @@ def test_table_2_has_every_method_once(benchmark):
     assert len(rows) == len(table.rows)
     assert rows["TimeNet"][2] == "93.9"
     assert rows["RAN"][1:] == ("", "93.0")
-    assert rows["DDIM"][2] == ""
+    assert rows["DDIM, 10 steps"][2] == ""
 
 
 @pytest.mark.parametrize(
     ("make", "row", "reported"),
     [
-        (evidence.table_3, "flow_0, 10", "88.6 / 95.3 / 85.9"),
-        (evidence.table_3, "timenet, 1", "97.4 / 97.9 / 93.8"),
-        (evidence.table_4, "VGG16", "95.2 / 96.8 / 91.7"),
-        (evidence.table_5, "WideResNet101 f2-4", "97.5 / 97.9 / 93.9"),
+        (evidence.table_3, "flow_0, 10", "88.6/95.3/85.9"),
+        (evidence.table_3, "timenet, 1", "97.4/97.9/93.8"),
+        (evidence.table_4, "VGG16", "95.2/96.8/91.7"),
+        (evidence.table_5, "WideResNet101 f2-4", "97.5/97.9/93.9"),
     ],
 )
 def test_tables_3_to_5_hold_ours_and_the_reported_ones(ablations, make, row, reported):
@@ -154,3 +155,33 @@ def test_the_peers_pictures_are_of_the_images_of_figures_2_to_4():
     count = evidence_figures.KINDS * sum(len(c) for c in evidence_figures.FIGURES.values())
     assert {len(v) for k, v in pictures.items() if not k.endswith("range")} == {count}
     assert set(pictures) >= {f"{n}/score_map" for n in evidence_figures.PEER_ROWS}
+
+
+def test_every_method_has_its_row_of_results_and_timenet_a_lead_over_each_other(benchmark):
+    methods = benchmark["methods"]
+    results = {row[0]: row[1:] for row in evidence.results_table(benchmark).rows}
+    leads = {row[0]: row[1:] for row in evidence.lead_table(benchmark).rows}
+    assert list(results) == [SAYS[m] for m in methods]
+    assert list(leads) == [SAYS[m] for m in methods if m != "timenet"]
+    for name, row in methods.items():
+        low, high = row["interval"]["pro"]
+        assert results[SAYS[name]][2] == f"{100 * row['mean']['pro']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+        if name != "timenet":
+            lead = methods["timenet"]["mean"]["p_auroc"] - row["mean"]["p_auroc"]
+            assert row["against_timenet"]["p_auroc"][0] == pytest.approx(lead)
+            assert leads[SAYS[name]][1].startswith(f"{100 * lead:+.1f} (")
+
+
+def test_what_was_chosen_on_validation_has_a_line_a_method_or_a_class(benchmark):
+    chosen = benchmark["chosen_on_validation"]
+    lines = evidence.chosen_words(benchmark).splitlines()
+    assert f"{SAYS['ddim']}: t = {chosen['ddim']['best_t']}" in lines
+    t, w, lam = chosen["timenet_tuned"]["die"]["setting"]
+    assert f"  die        t = {t}, w = {w:g}, lambda = {lam:g}" in lines
+    assert len(lines) == len(chosen) + len(chosen["timenet_tuned"])
+
+
+def test_a_section_that_the_paper_does_not_have_has_no_column_for_it(ablations):
+    table = evidence.section_table(ablations, "choices", "Choices")
+    assert table.header == ("", "I-AUROC", "P-AUROC", "PRO", "I-AUROC, gain over default")
+    assert {len(row) for row in table.rows} == {5}

@@ -20,11 +20,7 @@ TABLE_1 = {  # our method: the paper's name, None where the paper has none
     "class_mean": None, "nearest": None, "draem": "DRAEM", "patchcore": "PatchCore", "ddim": None, "flow_0": None,
     "flow_1": None, "timenet": "TimeNet", "timenet_tuned": "TimeNet, tuned a class",
 }  # fmt: skip
-SHORT = {
-    "class_mean": "class mean", "nearest": "nearest image", "draem": "DRAEM", "patchcore": "PatchCore", "ddim": "DDIM",
-    "flow_0": "flow 0", "flow_1": "flow 1", "timenet": "TimeNet", "timenet_tuned": "TimeNet, tuned a class",
-    "flow_0_best_t": "flow 0, best t", "flow_1_best_t": "flow 1, best t",
-}  # fmt: skip
+NARROW = "Our DRAEM is a quarter as wide as usual."
 
 
 class Table(NamedTuple):
@@ -59,8 +55,8 @@ def by(results: Mapping[str, Any]) -> str:
 
 
 def percents(*values: float | None) -> str:
-    """Return fractions as percentages, "95.8 / 93.9"."""
-    return " / ".join("n/a" if v is None else f"{100 * v:.1f}" for v in values)
+    """Return fractions as percentages, "95.8/93.9"."""
+    return "/".join("n/a" if v is None else f"{100 * v:.1f}" for v in values)
 
 
 def with_interval(row: Mapping[str, Any], key: str) -> str:
@@ -73,9 +69,9 @@ def with_interval(row: Mapping[str, Any], key: str) -> str:
 
 
 def said(table: str, class_name: str, method: str, *metrics: str) -> str:
-    """Return reported numbers, "97.5 / 97.9"; "" where nothing is reported."""
+    """Return reported numbers, "97.5/97.9"; "" where nothing is reported."""
     values = [reported_value(table, class_name, method, m) for m in metrics]
-    return "" if all(v is None for v in values) else " / ".join("n/a" if v is None else f"{v:.1f}" for v in values)
+    return "" if all(v is None for v in values) else "/".join("n/a" if v is None else f"{v:.1f}" for v in values)
 
 
 def table_1(benchmark: Mapping[str, Any]) -> Table:
@@ -86,14 +82,14 @@ def table_1(benchmark: Mapping[str, Any]) -> Table:
     rows = []
     for name in [*next(iter(methods.values()))["classes"], "mean"]:
         each = [methods[m]["mean"] if name == "mean" else methods[m]["classes"][name] for m in columns]
-        rows.append(("drawn, ours", name, *(percents(e["i_auroc"], e["p_auroc"]) for e in each), *("" for _ in others)))
+        rows.append(("ours", name, *(percents(e["i_auroc"], e["p_auroc"]) for e in each), *("" for _ in others)))
     for name in dict.fromkeys(r.class_name for r in reported() if r.table == "1"):
         papers = [TABLE_1[m] or "" for m in columns] + others
-        rows.append(("MVTec-AD, reported", name, *(said("1", name, p, "i_auroc", "p_auroc") for p in papers)))
+        rows.append(("reported", name, *(said("1", name, p, "i_auroc", "p_auroc") for p in papers)))
     return Table(
-        f"Table 1, I-AUROC / P-AUROC in percent. {by(benchmark)} Means over {len(benchmark['seeds'])} noise seeds. "
-        "Reported: table 1 of the paper.",
-        ("data", "class", *(SHORT[m] for m in columns), *others),
+        f"Table 1, I-AUROC/P-AUROC in percent. Ours: drawn data. {by(benchmark)} Means over {len(benchmark['seeds'])} "
+        f"noise seeds. {NARROW} Reported: MVTec-AD, table 1 of the paper.",
+        ("data", "class", *(SAYS[m] for m in columns), *others),
         rows,
     )
 
@@ -102,7 +98,7 @@ def table_2(benchmark: Mapping[str, Any]) -> Table:
     """Return PRO of every method with its interval, and what is reported on MVTec-AD."""
     ours = {p: m for m, p in TABLE_1.items() if p}
     rows: list[tuple[str, ...]] = [
-        (SHORT[m], with_interval(row, "pro"), said("2", "mean", TABLE_1.get(m) or "", "pro"))
+        (SAYS[m], with_interval(row, "pro"), said("2", "mean", TABLE_1.get(m) or "", "pro"))
         for m, row in benchmark["methods"].items()
     ]
     rows += [
@@ -111,50 +107,49 @@ def table_2(benchmark: Mapping[str, Any]) -> Table:
         if p not in ours
     ]
     return Table(
-        f"Table 2, PRO in percent, 95 % interval over the test images. {by(benchmark)} Reported: table 2 of the paper.",
-        ("method", "drawn, ours", "MVTec-AD, reported"),
+        f"Table 2, PRO in percent, 95 % interval over the test images. Ours: drawn data. {by(benchmark)} {NARROW} "
+        "Reported: MVTec-AD, table 2 of the paper.",
+        ("method", "ours", "reported"),
         rows,
     )
 
 
-def metric_rows(part: Mapping[str, Any], table: str, papers: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """Return a section's rows: ours with intervals, the gain in I-AUROC, and the reported three numbers."""
+def section_table(
+    ablations: Mapping[str, Any], section: str, title: str, number: str = "", papers: Mapping[str, str] | None = None
+) -> Table:
+    """Return a section of the ablations: ours with intervals, the gain in I-AUROC, and, of papers' rows, reported."""
+    part, papers = ablations["sections"][section], papers or {}
+    weights = any("weights" in r for r in part["rows"].values())
     rows = []
     for name, row in part["rows"].items():
-        theirs = said(table, "mean", papers[name], *KEYS) if name in papers else ""
-        weights = (row.get("weights", ""),) if any("weights" in r for r in part["rows"].values()) else ()
-        rows.append((name, *(with_interval(row, k) for k in KEYS), own_gain(part, name), *weights, theirs))
-    return rows
-
-
-def section_table(
-    ablations: Mapping[str, Any], section: str, number: str, title: str, papers: Mapping[str, str]
-) -> Table:
-    """Return one section of the ablations as a table of the paper's number."""
-    part = ablations["sections"][section]
-    rows = metric_rows(part, number, papers)
-    weights = ("weights",) if len(rows[0]) == 7 else ()
-    header = ("", *NAMES.values(), f"I-AUROC, gain over {part['against']}", *weights, "reported: I / P / PRO")
-    return Table(f"{title}, percent, 95 % interval over the test images. {by(ablations)}", header, rows)
+        cells = [name, *(with_interval(row, k) for k in KEYS), own_gain(part, name)]
+        if weights:
+            cells.append(row.get("weights", ""))
+        if papers:
+            cells.append(said(number, "mean", papers[name], *KEYS) if name in papers else "")
+        rows.append(tuple(cells))
+    header = ["", *NAMES.values(), f"I-AUROC, gain over {part['against']}"]
+    header += ["weights"] * weights + ["reported: I/P/PRO"] * bool(papers)
+    return Table(f"{title}, percent, 95 % interval over the test images. {by(ablations)}", tuple(header), rows)
 
 
 def table_3(ablations: Mapping[str, Any]) -> Table:
     """Return table 3: steps."""
     papers = {f"{m}, {n}": f"{m} {n} step{'s' * (n > 1)}" for m in ("flow_0", "flow_1") for n in (1, 3, 5, 10)}
     papers["timenet, 1"] = "TimeNet 1 step"
-    return section_table(ablations, "steps", "3", "Table 3, sampling steps at t = 0.80", papers)
+    return section_table(ablations, "steps", "Table 3, sampling steps at t = 0.80", "3", papers)
 
 
 def table_4(ablations: Mapping[str, Any]) -> Table:
     """Return table 4: extractors."""
     names = [n for n in ablations["sections"]["extractors"]["rows"] if n != "embedded"]
-    return section_table(ablations, "extractors", "4", "Table 4, extractors", {n: n for n in names})
+    return section_table(ablations, "extractors", "Table 4, extractors", "4", {n: n for n in names})
 
 
 def table_5(ablations: Mapping[str, Any]) -> Table:
     """Return table 5: levels."""
     wide = [n for n in ablations["sections"]["levels"]["rows"] if n.startswith("Wide")]
-    return section_table(ablations, "levels", "5", "Table 5, levels", {n: n.split()[-1] for n in wide})
+    return section_table(ablations, "levels", "Table 5, levels", "5", {n: n.split()[-1] for n in wide})
 
 
 def standing() -> Table:
@@ -190,28 +185,36 @@ def costs_table(benchmark: Mapping[str, Any]) -> Table:
         f"The whole path from an image to its score, all in one run on {costs['threads']} CPU threads, batches of "
         f"{costs['batch']}. {by(benchmark)}"
     )
-    header = ("method, steps", "M parameters", "GFLOP", "evaluations", "images/s", "peak MB", "I / P / PRO")
+    header = ("method, steps", "M parameters", "GFLOP", "evaluations", "images/s", "peak MB", "I/P/PRO")
     return Table(caption, header, rows)
 
 
 def chosen_words(benchmark: Mapping[str, Any]) -> str:
-    """Return what was chosen on validation images, a line a method."""
+    """Return what was chosen on validation images, a line a method or, where it is tuned, a class."""
     lines = []
     for name, found in benchmark["chosen_on_validation"].items():
         if "best_t" in found:
             lines.append(f"{SAYS.get(name, name)}: t = {found['best_t']}")
         else:
-            each = [f"{c} {tuple(s['setting'])}" for c, s in found.items()]
-            lines.append(f"{SAYS.get(name, name)}, (t, w, lambda): {', '.join(each)}")
+            lines.append(f"{SAYS.get(name, name)}:")
+            lines += ["  {:<10} t = {}, w = {:g}, lambda = {:g}".format(c, *s["setting"]) for c, s in found.items()]
     return "\n".join(lines)
 
 
-def lead_words(benchmark: Mapping[str, Any]) -> str:
+def results_table(benchmark: Mapping[str, Any]) -> Table:
+    """Return every method's three means over classes and noise seeds, with intervals."""
+    rows = [(SAYS[m], *(with_interval(row, k) for k in KEYS)) for m, row in benchmark["methods"].items()]
+    return Table(
+        f"Percent, 95 % interval over the test images. {by(benchmark)} {NARROW}", ("method", *NAMES.values()), rows
+    )
+
+
+def lead_table(benchmark: Mapping[str, Any]) -> Table:
     """Return TimeNet's lead over every other method in points, with its paired interval."""
-    width = max(len(SAYS[m]) for m in benchmark["methods"])
-    lines = [f"{'TimeNet ahead of, in points':<{width}}" + "".join(f"{NAMES[k]:>24}" for k in KEYS)]
-    for name, row in benchmark["methods"].items():
-        if name != "timenet":
-            cells = [gain_words(row["against_timenet"][k]) for k in KEYS]
-            lines.append(f"{SAYS[name]:<{width}}" + "".join(f"{cell:>24}" for cell in cells))
-    return "\n".join(lines)
+    rows = [
+        (SAYS[name], *(gain_words(row["against_timenet"][k]) for k in KEYS))
+        for name, row in benchmark["methods"].items()
+        if name != "timenet"
+    ]
+    caption = "TimeNet's lead in points, 95 % interval over the same draws of test images for both methods."
+    return Table(caption, ("TimeNet ahead of", *NAMES.values()), rows)

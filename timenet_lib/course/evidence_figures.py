@@ -28,7 +28,7 @@ FIGURES = {  # figures 2 to 4: classes, so many kinds of defect of each
     "fig4": ("fabric", "leather", "mosaic", "wood"),
 }
 KINDS = 2
-PEER_ROWS = {"draem": "DRAEM", "ddim": "DDIM, 10 steps", "patchcore": "PatchCore"}
+PEER_ROWS = ("draem", "ddim", "patchcore")
 
 
 def benchmark_figure(results: Mapping[str, Any]) -> Figure:
@@ -45,13 +45,8 @@ def benchmark_figure(results: Mapping[str, Any]) -> Figure:
             ax.plot(100 * row["mean"][key], place, marker, color=colour, ms=6)
         ax.set(xlabel=f"{NAMES[key]}, percent", yticks=range(len(order)))
         ax.grid(axis="x", alpha=0.3)
-    axes[0, 0].set_yticklabels([short_words(name) for name in order])
+    axes[0, 0].set_yticklabels([SAYS[name] for name in order])
     return figure
-
-
-def short_words(name: str) -> str:
-    """Return a method's words without what stands in brackets."""
-    return SAYS[name].split(" (")[0].replace(" of the class", "").replace("compare with the ", "")
 
 
 def over_t_figure(ablations: Mapping[str, Any]) -> Figure:
@@ -106,11 +101,11 @@ def methods_figure(
     x1 = torch.stack([e.x1 for e in examples])
     rows: dict[str, Any] = {"image": to_display(x1), "mask": [e.mask.numpy() for e in examples]}
     some = slice(offset, offset + len(samples))
-    for name, label in PEER_ROWS.items():
+    for name in PEER_ROWS:
         if f"{name}/x1_hat" in pictures:
-            rows[f"{label},\nrebuilt"] = pictures[f"{name}/x1_hat"][some].permute(0, 2, 3, 1).numpy()
+            rows[f"{SAYS[name]},\nrebuilt"] = pictures[f"{name}/x1_hat"][some].permute(0, 2, 3, 1).numpy()
         if f"{name}/score_map" in pictures:
-            rows[f"{label},\nscore map"] = heats(pictures[f"{name}/score_map"][some], pictures[f"{name}/range"])
+            rows[f"{SAYS[name]},\nscore map"] = heats(pictures[f"{name}/score_map"][some], pictures[f"{name}/range"])
     for method, all_maps in maps.items():
         rows[method] = to_display(model.reconstruct(x1, tests.c[at], method, seed=tests.seed).x1_hat)
         rows[f"{LABELS[method]},\nscore map"] = heats(all_maps[at], map_range(all_maps))

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from timenet_lib.ablations import choice_maps
 from timenet_lib.course.explore import stack
 from timenet_lib.course.models import Example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, new_figure, outline, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, load_images, load_masks
-from timenet_lib.data.images import as_float
 from timenet_lib.detector import TimeNet
 from timenet_lib.evaluate import KEYS, metrics_of, percent
 from timenet_lib.reconstruct import Reconstruction
@@ -29,9 +29,7 @@ from timenet_lib.score import (
     feature_map,
     image_score,
     level_maps,
-    pixel_map,
     score_map,
-    score_maps,
     smooth,
     upsample,
 )
@@ -247,33 +245,20 @@ def load_test(index: FolderIndex, model: TimeNet) -> LoadedTest:
     )
 
 
-def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], padded: bool = False) -> Row:
-    """Return I-AUROC, P-AUROC and PRO, each as the mean over classes."""
-    mean = metrics_of(test.folder, maps, maps.shape[-1], padded, kinds_too=False)["mean"]
+def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], scores: Float[Tensor, " n"] | None = None) -> Row:
+    """Return I-AUROC, P-AUROC and PRO, each as the mean over classes; scores are image scores of their own."""
+    mean = metrics_of(test.folder, maps, maps.shape[-1], kinds_too=False, scores=scores)["mean"]
     return tuple(mean[key] for key in KEYS)
 
 
 def choices_table(
-    test: LoadedTest, rebuilt: Sequence[tuple[Reconstruction, Distances]], s: Scoring, calibrated: Ratios
+    test: LoadedTest, rebuilt: Sequence[tuple[Reconstruction, Distances]], model: TimeNet
 ) -> dict[str, Row]:
-    """Return the three metrics for each choice that the paper leaves open in the score, one changed at a time."""
-    parts = [d for _, d in rebuilt]
-    batches = as_float(test.images).split([len(d.pixel) for d in parts])
-    absolute = [
-        replace(d, pixel=pixel_map(x1, r.x1_hat, "absolute")) for x1, (r, d) in zip(batches, rebuilt, strict=True)
-    ]
-    maps = {
-        "as it is: scope set": score_maps(parts, s),
-        "scope image": score_maps(parts, s, "image"),
-        "scope calibrated": score_maps(parts, s, "calibrated", calibrated),
-        "no smoothing": score_maps(parts, replace(s, sigma=0.0)),
-        "w = 0: no d1": score_maps(parts, replace(s, w=0.0)),
-        "lambda = 0: features alone": score_maps(parts, replace(s, lam=0.0)),
-        "lambda = 1e6: pixels alone": score_maps(parts, replace(s, lam=1e6)),
-        "S_p absolute, as in DDAD": score_maps(absolute, s),
-    }
-    padded = {"image score padded": metrics_row(test, maps["as it is: scope set"], padded=True)}
-    return {name: metrics_row(test, each) for name, each in maps.items()} | padded
+    """Return the three metrics for each choice that the paper leaves open in the score, and for the pixels alone."""
+    x1_hat, parts = torch.cat([r.x1_hat for r, _ in rebuilt]), [d for _, d in rebuilt]
+    rows = {name: metrics_row(test, *each) for name, each in choice_maps(model, test.images, x1_hat, parts).items()}
+    sigma = model.scoring.sigma * model.preset.image_size / 256
+    return rows | {"pixels alone": metrics_row(test, torch.cat([smooth(d.pixel, sigma) for d in parts]))}
 
 
 def format_choices(rows: Mapping[str, Row]) -> str:

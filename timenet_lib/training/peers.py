@@ -12,7 +12,7 @@ from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import preset_from_dict
 from timenet_lib.training.stages import Run, seeded
 
-DRAEM_STEPS, DRAEM_RATE = 3000, 1e-3  # at most flow_0's steps
+DRAEM_RATE = 1e-3
 
 
 def train_diffusion(run: Run) -> None:
@@ -28,7 +28,7 @@ def train_diffusion(run: Run) -> None:
 
 
 def train_draem(run: Run) -> None:
-    """Train DRAEM as one model of all classes, on anomalies from the TPN's sources, half of the images normal."""
+    """Train DRAEM as one model of all classes, as many steps, on anomalies from the TPN's sources; half are normal."""
     if not run.fresh("draem"):
         return
     if run.textures is None:
@@ -38,7 +38,7 @@ def train_draem(run: Run) -> None:
     synthesiser = Synthesiser(
         data.images, data.labels, run.textures, 0.5, run.seed, stage="draem", sources=preset.sources
     )
-    budget = run.budget("draem", min(DRAEM_STEPS, preset.flow_steps))
+    budget = run.budget("draem", preset.flow_steps + preset.reflow_steps)
     history = run.train("draem", net, draem_step(synthesiser), budget, DRAEM_RATE)
     run.finish("draem", net, run.record(history, {}))
 
