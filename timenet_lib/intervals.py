@@ -10,11 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy import ndimage
 
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.evaluate import KEYS, class_masks
-from timenet_lib.metrics import WITHIN_AN_IMAGE, region_weights
+from timenet_lib.metrics import area_up_to, region_weights
 
 BINS = 2000
 LIMIT = 0.3  # of PRO, MVTec-AD's
@@ -67,23 +66,15 @@ def pixel_draws(
     passed = np.searchsorted(levels, flat) + np.searchsorted(levels, flat, side="right")  # a level itself counts once
     num_bins = 2 * len(levels) + 1
     bins = num_bins - 1 - passed + num_bins * np.arange(len(maps))[:, None]  # from high scores to low
-    regions = ndimage.label(masks, structure=WITHIN_AN_IMAGE)[1]
-    overlap = region_weights(masks) * regions  # each region sums to 1
     curves = []
-    for weights in (~masks, masks, overlap):
+    for weights in (~masks, masks, region_weights(masks)):
         each = np.bincount(bins.ravel(), weights.ravel().astype(float), num_bins * len(maps)).reshape(len(maps), -1)
         curve = np.cumsum(counts @ each, axis=1)
         curves.append(np.pad(curve / curve[:, -1:], ((0, 0), (1, 0))))
     fpr, tpr, found = curves
     p_auroc = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1])).sum(axis=1) / 2
-    pro = np.array([area(x, y) for x, y in zip(fpr, found, strict=True)])
+    pro = np.array([area_up_to(x, y, LIMIT) / LIMIT for x, y in zip(fpr, found, strict=True)])
     return p_auroc, pro
-
-
-def area(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the area under a curve up to the limit of PRO, as a share of the limit."""
-    kept = x < LIMIT
-    return float(np.trapezoid([*y[kept], np.interp(LIMIT, x, y)], [*x[kept], LIMIT]) / LIMIT)
 
 
 def ends(draws: Sequence[float] | np.ndarray, level: float = 0.95) -> list[float]:
