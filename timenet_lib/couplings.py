@@ -48,9 +48,9 @@ def make_couplings(
 ) -> None:
     """Solve v = v_{k-1} from noise for so many couplings, classes in turn, and leave them in the folder.
 
-    What is already there is kept; a folder made by another flow, k, seed or tolerance is a DataError. With minutes,
-    no range is begun after they are over, but at least one is made. share = (i, n) makes the i-th of n shares of the
-    ranges; the union of all shares is what (0, 1) makes.
+    Paper: algorithm 1. What is already there is kept; a folder made by another flow, k, seed or tolerance is a
+    DataError. With minutes, no range is begun after they are over, but at least one is made. share = (i, n) makes the
+    i-th of n shares of the ranges; the union of all shares is what (0, 1) makes.
     """
     manifest: dict[str, Any] = {"flow_sha256": flow_hash, "k": k, "seed": seed, "tol": tol, "range": RANGE}
     check_manifest(folder, manifest | {"size": size, "classes": num_classes})

@@ -76,7 +76,7 @@ STAGE_FIELDS = {
     "reflow": REFLOW_FIELDS,
     "tpn": TPN_FIELDS,
     "diffusion": (*FLOW_FIELDS, "reflow_steps"),
-    "draem": (*FLOW_FIELDS, "sources"),
+    "draem": (*FLOW_FIELDS, "reflow_steps", "sources"),
 }
 
 CI = Preset(

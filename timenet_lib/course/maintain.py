@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from timenet_lib.checkpoints import read_record, write_atomically, write_json
+from timenet_lib.course.equations import write_index
 from timenet_lib.course.manifest import complete_manifest
 from timenet_lib.course.notebooks import normalise_file
 from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
@@ -98,7 +99,7 @@ def record_variants() -> None:
 
 
 def record_benchmark() -> None:
-    """Train the peers, two hours on one core, and write what all methods reach and cost beside the weights."""
+    """Train the peers, three hours on one core, and write what all methods reach and cost beside the weights."""
     from safetensors.torch import save
 
     from timenet_lib.benchmark import format_benchmark
@@ -117,6 +118,11 @@ def record_trainings() -> None:
 
     results = measure_trainings(REPOSITORY / "build" / "trainings", say=say)
     write_record("training_seeds.json", {**results, "command": command("trainings")})
+
+
+def record_index() -> None:
+    """Put the equation index into notebooks/README.md."""
+    write_index(REPOSITORY)
 
 
 def show_weights() -> None:
@@ -151,6 +157,7 @@ def say(line: str) -> None:
 REFRESH = ("figures", "notebooks", "all")
 RECORD = {
     "manifest": record_code,
+    "index": record_index,
     "difficulty": record_difficulty,
     "gain": record_gain,
     "variants": record_variants,

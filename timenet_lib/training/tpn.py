@@ -52,7 +52,7 @@ def tpn_step(
 ) -> LossOfStep:
     """Return the function that gives the loss of each sample of a step.
 
-    The flow's parameters want no gradient, but gradients pass through it to the adapters.
+    Paper: algorithm 2. The flow's parameters want no gradient, but gradients pass through it to the adapters.
     """
 
     def loss_of_step(tpn: nn.Module, step: int, samples: range) -> Losses:
