@@ -159,3 +159,13 @@ def test_a_table_saved_again_replaces_both_entries(tmp_path):
         ("t.md", "one number"),
     ]
     assert (tmp_path / "t.csv").read_text() == "what,n\nc,3\n"
+
+
+def test_a_table_of_several_data_sets_is_split_in_markdown_and_whole_in_the_csv(tmp_path):
+    rows = [["ours", "die", "1", ""], ["ours", "cable", "2", ""], ["reported", "pill", "", "3"]]
+    save_table(["data", "class", "flow 0", "UniAD"], rows, "Words.", "t", "a table", tmp_path)
+    assert (tmp_path / "t.md").read_text() == (
+        "Words.\n\nOurs:\n\n| class | flow 0 |\n| --- | --- |\n| die | 1 |\n| cable | 2 |\n\n"
+        "Reported:\n\n| class | UniAD |\n| --- | --- |\n| pill | 3 |\n"
+    )
+    assert (tmp_path / "t.csv").read_text().splitlines()[1:] == ["ours,die,1,", "ours,cable,2,", "reported,pill,,3"]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from timenet_lib.ablations import own_gain
 from timenet_lib.benchmark import SAYS
 from timenet_lib.checkpoints import sha256, shipped_weights
+from timenet_lib.course.figures import markdown_table
 from timenet_lib.evaluate import KEYS
 from timenet_lib.intervals import gain_words
 from timenet_lib.reported import reported, reported_value
@@ -31,8 +32,7 @@ class Table(NamedTuple):
     rows: list[tuple[str, ...]]
 
     def _repr_markdown_(self) -> str:
-        lines = [self.header, tuple("---" for _ in self.header), *self.rows]
-        return f"{self.caption}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return f"{self.caption}\n\n{markdown_table(self.header, self.rows)}"
 
 
 FILES = {"benchmark": "benchmark.json", "ablations": "evaluation.json", "trainings": "training_seeds.json"}

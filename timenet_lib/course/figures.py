@@ -81,14 +81,27 @@ def save_table(
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise InputError(f"row {number} of table {name!r} has {len(row)} cells, but the header {len(header)}")
-    lines = [_one_line(caption), "", *map(_markdown_row, (header, ["---"] * len(header), *rows))]
+    text = f"{_one_line(caption)}\n\n{markdown_table(header, rows)}\n"
     plain = io.StringIO()
     csv.writer(plain, lineterminator="\n").writerows([header, *rows])
     folder = Path(figure_dir)
-    for file, text in {f"{name}.md": "\n".join(lines) + "\n", f"{name}.csv": plain.getvalue()}.items():
-        write_atomically(folder / file, text.encode())
-        _list(folder, file, text.encode(), alt, source, record)
+    for file, content in {f"{name}.md": text, f"{name}.csv": plain.getvalue()}.items():
+        write_atomically(folder / file, content.encode())
+        _list(folder, file, content.encode(), alt, source, record)
     return folder / f"{name}.md"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; a first column "data" splits it, a table a value, each without its empty columns."""
+    if header[0] != "data":
+        return "\n".join(map(_markdown_row, (header, ["---"] * len(header), *rows)))
+    parts = []
+    for value in dict.fromkeys(row[0] for row in rows):
+        own = [row for row in rows if row[0] == value]
+        kept = [i for i in range(1, len(header)) if any(row[i] for row in own)]
+        table = markdown_table([header[i] for i in kept], [[row[i] for i in kept] for row in own])
+        parts.append(f"{value.capitalize()}:\n\n{table}")
+    return "\n\n".join(parts)
 
 
 def read_manifest(figure_dir: str | Path) -> list[dict[str, Any]]:
