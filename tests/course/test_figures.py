@@ -11,7 +11,7 @@ from PIL import Image
 
 from timenet_lib.checkpoints import write_atomically
 from timenet_lib.course.figures import read_manifest, save_figure, save_table, save_viewer
-from timenet_lib.course.style import new_figure
+from timenet_lib.course.style import new_figure, with_alt
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.errors import InputError, OutputError
 
@@ -169,3 +169,11 @@ def test_a_table_of_several_data_sets_is_split_in_markdown_and_whole_in_the_csv(
         "Reported:\n\n| class | UniAD |\n| --- | --- |\n| pill | 3 |\n"
     )
     assert (tmp_path / "t.csv").read_text().splitlines()[1:] == ["ours,die,1,", "ours,cable,2,", "reported,pill,,3"]
+
+
+def test_a_saved_figure_carries_its_words_to_where_it_is_shown(tmp_path):
+    figure, _ = new_figure()
+    shown = with_alt(lambda fig: b"jpeg")
+    assert shown(figure) == (b"jpeg", {"alt": ""})
+    save_figure(figure, "a", "A line that rises.", tmp_path)
+    assert shown(figure) == (b"jpeg", {"alt": "A line that rises."})

@@ -117,6 +117,7 @@ def test_it_runs_from_scratch_without_a_network(notebook, tmp_path):
     (result,) = run_notebooks([notebook], tmp_path / "run", parameters, env=env, no_network=True, stderr_is_error=True)
     assert result.error is None, result.error
     assert set(result.figures) == FIGURES[notebook.stem]
+    assert not [problem for problem in check(result.output) if "alt text" in problem]
     for name, (low, high) in BANDS[notebook.stem].items():
         assert low <= result.metrics[name] <= high, name
 

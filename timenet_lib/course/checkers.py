@@ -4,6 +4,7 @@ nothing is."""
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -128,3 +129,37 @@ def check_steered(steered: Callable[..., Any]) -> str:
     if torch.allclose(value, xt + (1 - each) * v):
         return RIGHT
     return next((says for says, x in wrong.items() if torch.allclose(value, x)), "compare with xt + (1 - T) v")
+
+
+def check_gain_interval(interval: Callable[..., Any]) -> str:
+    """Check a reader's 95 % interval of a's gain over b, (low, high), from arrays with a number a draw.
+
+    Not in the paper: the paired bootstrap, by which every interval of a gain is made here.
+    """
+    rng = np.random.default_rng(0)
+    shared = rng.normal(0.9, 0.02, 1000)  # how hard the images of a draw are, for both methods
+    a, b = shared + rng.normal(0.02, 0.005, 1000), shared + rng.normal(0, 0.003, 1000)
+    (low_a, high_a), (low_b, high_b) = (np.quantile(x, [0.025, 0.975]) for x in (a, b))
+    gain = a - b
+    apart = "two intervals set against each other: subtract draw by draw first, a draw's images are the same for both"
+    error = 1.96 * gain.std() / len(gain) ** 0.5
+    wrong = {
+        (low_a - high_b, high_a - low_b): apart,
+        (low_a - low_b, high_a - high_b): apart,
+        tuple(np.quantile(b - a, [0.025, 0.975])): "that is b's gain over a",
+        tuple(np.quantile(gain, [0.05, 0.95])): "that holds 90 % of the draws: leave out 2.5 % at either end",
+        (gain.min(), gain.max()): "that holds all draws: leave out 2.5 % at either end",
+        (gain.mean() - error, gain.mean() + error): "that says how well 1,000 draws know their own mean, not how far "
+        "other images would move it",
+    }
+    try:
+        value = interval(a, b)
+    except Exception as problem:
+        return f"it raises {type(problem).__name__}: {problem}"
+    if value is None:
+        return "not yet: it returns None"
+    if np.shape(value) != (2,):
+        return "it should return two numbers, (low, high)"
+    if np.allclose(value, np.quantile(gain, [0.025, 0.975]), atol=2e-4):
+        return RIGHT
+    return next((says for x, says in wrong.items() if np.allclose(value, x, atol=2e-4)), "look at the draws of a - b")

@@ -31,13 +31,14 @@ def save_figure(
 ) -> Path:
     """Write `fig` as name.png (or .svg) and list it in the manifest; return the first file's path.
 
-    `alt` says in words what the figure shows. `source` is the notebook that drew it; `record` what its numbers stem
-    from (preset, seed, hash of the weights). Equal figures give equal bytes. Not meant for two processes that share one
-    folder.
+    `alt` says in words what the figure shows; the figure carries it to where a notebook shows it. `source` is the
+    notebook that drew it; `record` what its numbers stem from (preset, seed, hash of the weights). Equal figures give
+    equal bytes. Not meant for two processes that share one folder.
     """
     if not formats:
         raise InputError("save_figure needs at least one format")
     _check(name, alt)
+    fig.set_label(alt)
     folder = Path(figure_dir)
     contents = {f"{name}.{format}": render(fig, format) for format in formats}
     for file, content in contents.items():

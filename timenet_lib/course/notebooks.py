@@ -106,6 +106,9 @@ def _cell_problems(cell: NotebookNode) -> list[str]:
             problems.append(f"ended in {output.ename}: {output.evalue}")
         if output.get("name") == "stderr":
             problems.append(f"wrote to stderr: {text.strip().splitlines()[0] if text.strip() else ''}")
+        for mime in output.get("data", {}):
+            if mime.startswith("image/") and not output.metadata.get(mime, {}).get("alt"):
+                problems.append("shows a picture without alt text: save_figure gives it one")
         if found := _ABSOLUTE_PATH.search(text):
             problems.append(f"shows an absolute path: {found.group()}")
         if found := _ADDRESS.search(text):

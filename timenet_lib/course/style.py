@@ -1,6 +1,6 @@
 """One look for every picture of the course: colours, names, and the few drawing helpers that notebooks need."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -103,11 +103,20 @@ Cell = np.ndarray | Heat | None
 def use_style() -> None:
     """Set matplotlib's defaults to the course's style, for this process.
 
-    In a notebook figures are shown as JPEG: noised images make PNGs that are too large to commit.
+    In a notebook figures are shown as JPEG: noised images make PNGs that are too large to commit. What save_figure was
+    told that a figure shows goes with it as its alt text.
     """
     matplotlib.rcParams.update(STYLE)
-    if get_ipython() is not None:
+    shell = get_ipython()
+    if shell is not None:
         set_matplotlib_formats("jpeg", pil_kwargs={"quality": 90})
+        formatter = shell.display_formatter.formatters["image/jpeg"]
+        formatter.for_type(Figure, with_alt(formatter.for_type(Figure)))
+
+
+def with_alt(printer: Callable[[Figure], Any]) -> Callable[[Figure], Any]:
+    """Return a printer of figures that gives, with the picture, the figure's label as its alt text."""
+    return lambda figure: (printer(figure), {"alt": figure.get_label()})
 
 
 @styled()

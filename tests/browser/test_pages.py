@@ -1,0 +1,64 @@
+"""The committed pages of figures/interactive: from a file, without a network, on a screen and on a phone."""
+
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+PAGES = sorted((Path(__file__).parents[2] / "figures" / "interactive").glob("*.html"))
+MEGABYTES = 5
+PICTURES = "Array.from(document.querySelectorAll('canvas'), c => c.toDataURL())"
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: path.stem)
+def opened(request, page):
+    """Open a page with every request but that of the file itself refused."""
+    asked = []
+
+    def route(request):
+        if request.request.url.startswith(("file:", "data:")):
+            request.continue_()
+        else:
+            asked.append(request.request.url)
+            request.abort()
+
+    page.route("**/*", route)
+    page.goto(request.param.as_uri())
+    page.wait_for_function("Array.from(document.querySelectorAll('canvas')).every(c => c.width > 1)")
+    page.wait_for_timeout(300)
+    yield page
+    assert page.problems == []
+    assert asked == []
+
+
+def test_there_are_four_pages_at_least_and_none_is_large():
+    assert len(PAGES) >= 4
+    assert all(path.stat().st_size < MEGABYTES * 1e6 for path in PAGES)
+
+
+def test_the_slider_moves_and_the_picture_changes(opened):
+    before, now = opened.evaluate(PICTURES), opened.locator("output").inner_text()
+    opened.locator("input[type=range]").focus()
+    opened.keyboard.press("ArrowLeft")
+    opened.keyboard.press("ArrowLeft")
+    opened.wait_for_timeout(300)
+    assert opened.locator("output").inner_text() != now
+    assert opened.evaluate(PICTURES) != before
+
+
+def test_it_fits_a_phone(opened):
+    opened.set_viewport_size({"width": 390, "height": 800})
+    opened.wait_for_timeout(200)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    box = opened.locator("input[type=range]").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    assert box["width"] > 150
+
+
+def test_a_screen_reader_is_told_what_the_page_shows(opened):
+    names = opened.locator("canvas").evaluate_all("all => all.map(c => c.getAttribute('aria-label'))")
+    assert names
+    assert all(names)
+    assert opened.get_by_role("group").first.get_attribute("aria-label")
