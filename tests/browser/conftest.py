@@ -38,3 +38,21 @@ def page(chromium):
     page.on("pageerror", lambda error: page.problems.append(str(error)))
     yield page
     context.close()
+
+
+@pytest.fixture
+def alone(page):
+    """Refuse every request but that of the file itself; afterwards nothing was asked for, and the console is empty."""
+    asked = []
+
+    def route(request):
+        if request.request.url.startswith(("file:", "data:")):
+            request.continue_()
+        else:
+            asked.append(request.request.url)
+            request.abort()
+
+    page.route("**/*", route)
+    yield page
+    assert page.problems == []
+    assert asked == []
