@@ -1,5 +1,8 @@
 """The drawing helpers: right values, right refusals, and nothing left open."""
 
+import re
+from pathlib import Path
+
 import jaxtyping
 import matplotlib
 import numpy as np
@@ -110,3 +113,12 @@ def test_image_grid_refuses_nothing_and_titles_that_do_not_fit():
         image_grid({})
     with pytest.raises(InputError, match="2 column titles for 1"):
         image_grid({"a": [np.zeros((4, 4, 3))]}, ["x", "y"])
+
+
+def test_no_module_of_the_course_asks_for_text_below_nine_points():
+    asked = {}
+    for path in Path(style.__file__).parent.glob("*.py"):
+        for size in re.findall(r"(?:fontsize|labelsize|titlesize)\"?[=:]\s*(\d+(?:\.\d+)?)", path.read_text()):
+            asked.setdefault(float(size), set()).add(path.name)
+    assert len(asked) > 1
+    assert min(asked) >= 9, asked

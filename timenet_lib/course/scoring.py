@@ -195,11 +195,11 @@ def curves_figure(roc: Mapping[str, tuple], pro: Mapping[str, tuple], limit: flo
 
 def rates_figure(found: Mapping[str, Sequence[float]], transforms: Sequence[str]) -> Figure:
     """Draw PRO, a bar a way to compute it, for several monotone transforms of the same scores."""
-    figure, axes = new_figure(1, 1, (6.6, 2.6))
+    figure, axes = new_figure(1, 1, (7.0, 2.6))
     places, width = np.arange(len(transforms)), 0.8 / len(found)
     for k, (name, values) in enumerate(found.items()):
         bars = axes[0, 0].bar(places + (k - (len(found) - 1) / 2) * width, values, width, label=name)
-        axes[0, 0].bar_label(bars, fmt="%.3f", fontsize=8.5, padding=2)
+        axes[0, 0].bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
     axes[0, 0].set(xticks=places, xticklabels=transforms, ylabel="PRO", ylim=(0, 1.05))
     axes[0, 0].legend(loc="upper right", ncols=2)
     return figure
