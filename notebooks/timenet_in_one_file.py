@@ -138,7 +138,7 @@ class Adapter(nn.Module):
 
 
 class TPN(nn.Module):
-    """T(xt, c) in (0, 1), for each pixel, and the steering; before training T is the working point everywhere."""
+    """T(xt, c) in (0, 1), a pixel each, and the steering; T = t before training. Start it from flow_1's weights."""
 
     def __init__(self, classes, size=64, base=24, multipliers=(1, 2, 3, 4), blocks=1, attention=(8,), t=0.83):
         super().__init__()
@@ -168,14 +168,14 @@ def euler(v, xt, t, c, num_steps=1):
     """Equation (2); with one step, equation (3): x1 = xt + (1 - t) v(xt, t, c)."""
     dt = (1 - t) / num_steps
     for i in range(num_steps):
-        xt = xt + dt * v(xt, torch.full((len(xt),), t + i * dt), c)
+        xt = xt + dt * v(xt, xt.new_full((len(xt),), t + i * dt), c)
     return xt
 
 
 def reflow_pairs(v, x0, c, tol=1e-3):
     """Algorithm 1: each noise with the image that flow_0 leads it to. flow_1 is flow_0 trained on (x0, x1) of these."""
     with torch.no_grad():
-        path = odeint(lambda t, x: v(x, t.expand(len(x)), c), x0, torch.tensor([0.0, 1.0]), rtol=tol, atol=tol)
+        path = odeint(lambda t, x: v(x, t.expand(len(x)), c), x0, x0.new_tensor([0.0, 1.0]), rtol=tol, atol=tol)
     return x0, path[-1]
 
 
@@ -189,7 +189,7 @@ def steered_step(flow, tpn, xt, t, c):
 
 
 def tpn_loss(flow, tpn, lpips, x0, x_a, x1, t, c, weight=1.0):
-    """Algorithm 2: the anomalous x_a is noised, the normal x1 is wanted. Only tpn is trained; lpips gives (b,)."""
+    """Algorithm 2: the anomalous x_a is noised, the normal x1 is wanted. Freeze flow, train tpn; lpips gives (b,)."""
     x1_hat, _ = steered_step(flow, tpn, interpolate(x0, x_a, t), t, c)
     return (x1_hat - x1).square().flatten(1).mean(dim=1) + weight * lpips(x1_hat, x1)
 
@@ -215,7 +215,7 @@ def score_map(features, x1, x1_hat, w=7.0, lam=7.0):
 
 @torch.no_grad()
 def detect(flow, tpn, features, x1, c, t=0.83):
-    """From images to score maps, in one step: noise, repair, compare."""
-    ts = torch.full((len(x1),), t)
+    """From images to score maps, not smoothed, in one step; the maxima of (5) run over these images: give it many."""
+    ts = x1.new_full((len(x1),), t)
     x1_hat, t_map = steered_step(flow, tpn, interpolate(torch.randn_like(x1), x1, ts), ts, c)
     return score_map(features, x1, x1_hat.clamp(-1, 1)), x1_hat.clamp(-1, 1), t_map

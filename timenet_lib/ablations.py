@@ -1,6 +1,6 @@
 """What each part is worth: tables 3, 4 and 5, figure 7, and the choices that the paper leaves open.
 
-Paper: sections 3.2.2 to 3.2.5. Each section is {"against": NAME, "rows": {NAME: row}}; a row holds the means over
+Paper: section 3.4. Each section is {"against": NAME, "rows": {NAME: row}}; a row holds the means over
 classes, their bootstrap intervals, and the gain over the row "against" with its interval, all as fractions. "gains"
 holds those of further pairs, {"A over B": ...}.
 """

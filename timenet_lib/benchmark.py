@@ -1,6 +1,6 @@
 """The benchmark: tables 1 and 2 for TimeNet, the flows, real peers and trivial baselines, over noise seeds.
 
-Paper: section 3.2.1. Every method is one model of all classes, trained on the same normal images, and is measured on
+Paper: section 3.3. Every method is one model of all classes, trained on the same normal images, and is measured on
 the same test images; reconstructions are all scored by formula (5) with the same extractor.
 """
 

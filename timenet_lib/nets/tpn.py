@@ -34,8 +34,8 @@ class Adapter(nn.Module):
 class TPN(nn.Module):
     """The timestep-perceptive network.
 
-    Paper: section 2.2. Before training it gives T = working_point everywhere and features of zero, so that the
-    steered flow is flow_1 itself.
+    Paper: section 2.2. Before training it gives T = working_point everywhere and features of zero, so that a
+    steered step from t = working_point is flow_1's.
     """
 
     def __init__(self, config: UNetConfig, working_point: float = 0.83):
