@@ -60,7 +60,9 @@ def model_of_unlike_networks():
 
     def make(classes):
         config = CI.unet_config(len(classes))
-        models = Models(unlike(UNet(config), 0), unlike(UNet(config), 1), unlike(TPN(config), 2))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            models = Models(unlike(UNet(config), 0), unlike(UNet(config), 1), unlike(TPN(config), 2))
         return TimeNet(CI, classes, models, build_extractor("embedded", "random", CI.levels))
 
     return make

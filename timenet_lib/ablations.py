@@ -153,14 +153,19 @@ def ablate_levels(tests: TestSet, papers_too: bool = True) -> dict[str, Any]:
     own = tuple(model.preset.levels)
     sets = [own, *(s for n in range(len(own), 0, -1) for s in runs(own, n) if s != own)]
     rows = {f"own {label(s)}": tests.measure(score_maps(with_levels(parts, own, s), model.scoring)) for s in sets}
-    sigma = model.scoring.sigma * model.preset.image_size / 256
-    rows["pixels alone"] = tests.measure(torch.cat([smooth(p.pixel, sigma) for p in parts]))
+    rows["pixels alone"] = tests.measure(pixels_alone(model, parts))
     about = {n: {"weights": model.extractor.get("weights", "?")} for n in rows if n.startswith("own")}
     if papers_too:
         wide, about_wide = paper_levels(tests, x1_hat)
         rows, about = rows | wide, about | about_wide
     papers = [f"WideResNet101 {label(s)}" for s in PAPER_LEVELS]
     return section(rows, f"own {label(own)}", about, [(papers[0], p) for p in papers[1:]])
+
+
+def pixels_alone(model: TimeNet, parts: Sequence[Distances]) -> Float[Tensor, "n h w"]:
+    """Return the score maps of S_p without any feature, smoothed as S is."""
+    sigma = model.scoring.sigma * model.preset.image_size / 256
+    return torch.cat([smooth(p.pixel, sigma) for p in parts])
 
 
 def paper_levels(

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from timenet_lib.ablations import choice_maps
+from timenet_lib.ablations import choice_maps, pixels_alone
 from timenet_lib.course.explore import stack
 from timenet_lib.course.models import Example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, new_figure, outline, to_display
@@ -257,8 +257,7 @@ def choices_table(
     """Return the three metrics for each choice that the paper leaves open in the score, and for the pixels alone."""
     x1_hat, parts = torch.cat([r.x1_hat for r, _ in rebuilt]), [d for _, d in rebuilt]
     rows = {name: metrics_row(test, *each) for name, each in choice_maps(model, test.images, x1_hat, parts).items()}
-    sigma = model.scoring.sigma * model.preset.image_size / 256
-    return rows | {"pixels alone": metrics_row(test, torch.cat([smooth(d.pixel, sigma) for d in parts]))}
+    return rows | {"pixels alone": metrics_row(test, pixels_alone(model, parts))}
 
 
 def format_choices(rows: Mapping[str, Row]) -> str:

@@ -90,7 +90,7 @@ VARIANTS = {
     "textures": Variant("textures only (the paper's)", changes=(("sources", ("texture",)),)),
     "mse": Variant("MSE alone", changes=(("lpips_share", 0.0),)),
     "plain_sum": Variant("MSE + LPIPS unweighted (the paper's)", changes=(("lpips_share", None),)),
-    "half": Variant("half of the images normal (the paper's)", changes=(("anomalous_share", 0.5),)),
+    "half": Variant("half of the images normal (DRAEM's)", changes=(("anomalous_share", 0.5),)),
 }
 
 

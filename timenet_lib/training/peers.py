@@ -28,7 +28,7 @@ def train_diffusion(run: Run) -> None:
 
 
 def train_draem(run: Run) -> None:
-    """Train DRAEM as one model of all classes, as many steps, on anomalies from the TPN's sources; half are normal."""
+    """Train DRAEM as one model of all classes, as long, on anomalies from the TPN's sources; half are normal."""
     if not run.fresh("draem"):
         return
     if run.textures is None:
