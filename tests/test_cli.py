@@ -110,6 +110,20 @@ def test_detect_scores_each_image_alone(trained, photo, drawn_ci, tmp_path):
     assert len(json.loads((tmp_path / "d.json").read_text())["images"]) == 2
 
 
+def test_detect_writes_heat_maps_and_tables_for_a_folder(trained, photo, tmp_path):
+    out = tmp_path / "found"
+    done = timenet("detect", photo.parent, "--class", "die", "--weights", trained, "--out", out, "--threshold", 1e9)
+    assert done.returncode == 0, done.stderr
+    names = sorted(p.name for p in photo.parent.iterdir())
+    assert sorted(p.name for p in (out / "heat_maps").iterdir()) == names
+    results = json.loads((out / "scores.json").read_text())
+    assert len((out / "scores.csv").read_text().splitlines()) == 1 + len(names)
+    assert (results["threshold"], {row["defective"] for row in results["images"]}) == (1e9, {False})
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["good"] * len(names)
+    again = timenet("detect", photo, "--class", "die", "--weights", trained, "--out", out)
+    refused(again, "not empty: name a new folder")
+
+
 def test_draw_and_check_data(tmp_path):
     out = tmp_path / "drawn"
     done = timenet("draw", "--out", out, "--size", 32, "--train", 2, "--good", 1, "--defective", 2)

@@ -1,9 +1,8 @@
-"""The command line: timenet run, draw, check-data, train, evaluate, measure-flows, detect, info.
+"""The command line: timenet run, draw, check-data, train, evaluate, measure-flows, detect, export, info.
 
 A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written.
 """
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from timenet_lib import __version__
-from timenet_lib.errors import InputError, TimeNetError
+from timenet_lib.console import OneLineErrors, check_writable, fail, say, shown_command
 
 PRESET = click.option(
     "--preset", default="demo", show_default=True, metavar="NAME", help="ci, demo (a laptop) or paper (a GPU)."
@@ -28,36 +27,6 @@ EXTRACTOR = click.option(
     help="Of the extractor: shipped, random, timm (this machine's cache), a file or a folder. [default: the preset's]",
 )
 DATA = click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="A folder laid out as MVTec-AD is.")
-
-
-class OneLineErrors(click.Group):
-    """Prints the caller's mistakes as one line and exits with 2, whoever noticed them."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
-            sys.exit(2)
-        except click.ClickException as error:
-            context = getattr(error, "ctx", None)
-            where = context.command_path if context else "timenet"
-            fail(f"{' '.join(error.format_message().split())} (see {where} --help)", 2)
-        except click.Abort:
-            fail("interrupted", 130)
-        except TimeNetError as error:
-            fail(str(error), 2)
-
-
-def fail(message: str, code: int) -> None:
-    """Print an error and leave."""
-    click.echo(f"error: {message}", err=True)
-    sys.exit(code)
-
-
-def say(message: str) -> None:
-    """Print a line of progress on stderr."""
-    click.echo(message, err=True)
 
 
 def check_device(name: str) -> str:
@@ -124,7 +93,7 @@ def draw(out: Path, size: int, seed: int, train: int, good: int, defective: int)
 @click.option("--train-only", is_flag=True, help="Look at the training images only.")
 def check_data(folder: Path, train_only: bool) -> None:
     """Read every file of a data folder and print all problems at once."""
-    from timenet_lib.data.folder import PARTS, compare_with_mvtec, find_problems, index_folder
+    from timenet_lib.data.folder import PARTS, compare_with_mvtec, find_problems, format_counts, index_folder
 
     parts = ("train",) if train_only else PARTS
     problems = find_problems(folder, parts)
@@ -133,18 +102,10 @@ def check_data(folder: Path, train_only: bool) -> None:
             click.echo(problem)
         fail(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {folder}", 2)
     index = index_folder(folder, parts)
-    click.echo(counts_table(index))
+    click.echo(format_counts(index))
     for note in [*index.notes, *(() if train_only else compare_with_mvtec(index))]:
         click.echo(f"note: {note}")
     click.echo(f"no problems; data hash {index.hash()}")
-
-
-def counts_table(index: Any) -> str:
-    """Return a row of counts for each class."""
-    rows = [{"class": name, **index.counts(name)} for name in index.classes]
-    widths = {k: max(len(str(k)), *(len(str(r[k])) for r in rows)) for k in rows[0]}
-    lines = [{k: k for k in widths}, *rows]
-    return "\n".join("  ".join(f"{r[k]!s:<{w}}" for k, w in widths.items()).rstrip() for r in lines)
 
 
 @main.command()
@@ -188,11 +149,6 @@ def train(stage: str, out: Path, resume: bool, device: str, **options: Any) -> N
     from timenet_lib.training.command import train_command
 
     train_command(stage, out, resume, check_device(device), command=shown_command(), say=say, **options)
-
-
-def shown_command() -> str:
-    """Return the command as it was typed, the program's path cut to its name."""
-    return shlex.join(["timenet", *sys.argv[1:]])
 
 
 @main.command()
@@ -273,40 +229,59 @@ def measure_flows(
         write_json(json_path, {**results, "command": shown_command()})
 
 
-def check_writable(path: Path | None) -> None:
-    """Refuse a file to be written whose folder does not exist, before the work begins."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
-
-
-@main.command()
+@main.command("detect")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--class", "class_name", metavar="NAME", help="What the photographs show. [default: guess, slower]")
 @WEIGHTS
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Heat maps, scores.csv, scores.json.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores here.")
+@click.option("--threshold", type=float, help="From which score on an image is defective. [default: calibrated]")
 @SEED
 @EXTRACTOR
 @DEVICE
-def detect(
-    images: tuple[Path, ...], class_name: str | None, weights: str, json_path: Path | None, seed: int,
-    extractor_weights: str, device: str,
-) -> None:  # fmt: skip
-    """Score photographs: the higher, the more likely a defect."""
+def detect_command(
+    images: tuple[Path, ...], weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
+) -> None:
+    """Score photographs, or all those below a folder: the higher, the more likely a defect.
+
+    A heat map is the photograph, what reaches the pixel threshold outlined, and beside it the score map.
+    """
     from timenet_lib.checkpoints import write_json
+    from timenet_lib.detect import detect, find_images
     from timenet_lib.detector import TimeNet
 
+    def show(row: dict[str, Any]) -> None:
+        verdict = "DEFECTIVE" if row["defective"] else "good"
+        name = "" if options["class_name"] else f"{row['class']:<12}"
+        click.echo(f"{row['score']:10.4f}  {verdict:<9}  {name}{row['image']}")
+
     check_writable(json_path)
+    found = find_images(images)
     model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
-    p = model.predict(images, class_name, seed=seed)
-    assert p.defective is not None
-    rows = []
-    for path, name, score, defective in zip(images, p.classes, p.image_score, p.defective, strict=True):
-        verdict = "DEFECTIVE" if defective else "good"
-        rows.append({"image": str(path), "class": name, "score": float(score), "defective": bool(defective)})
-        click.echo(f"{score:10.4f}  {verdict:<9}  {'' if class_name else f'{name:<12}'}{path}")
-    say(f"threshold {p.threshold:.4f}, method {model.methods[-1]}")
+    results = detect(found, model, say=show, **options)
+    say(f"threshold {results['threshold']:.4f}, method {results['method']}")
     if json_path:
-        write_json(json_path, {"method": model.methods[-1], "threshold": p.threshold, "images": rows})
+        write_json(json_path, results)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@WEIGHTS
+@click.option("--method", metavar="NAME", help="flow_0, flow_1 or timenet. [default: the last there is]")
+@EXTRACTOR
+def export(file: Path, weights: str, method: str | None, extractor_weights: str) -> None:
+    """Write a model as one ONNX FILE, from image and noise to the score, and hold it against torch."""
+    from timenet_lib.detector import TimeNet
+    from timenet_lib.export import check_onnx, export_onnx
+
+    check_writable(file)
+    model = TimeNet.from_pretrained(weights, "cpu", extractor_weights)
+    export_onnx(model, file, method)
+    differences = check_onnx(model, file, model.probe(), list(model.classes))
+    for name, value in differences._asdict().items():
+        if value is not None:
+            click.echo(f"{name:<16} differs from torch's by {value:.1e} at most")
+    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
 @main.command()

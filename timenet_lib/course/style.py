@@ -8,23 +8,25 @@ from typing import Any
 import matplotlib
 import numpy as np
 from IPython import get_ipython
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, to_rgb
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 from matplotlib_inline.backend_inline import set_matplotlib_formats
-from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from timenet_lib.errors import InputError
+from timenet_lib.pictures import HEAT_MAP, MASK_COLOUR, Number
+from timenet_lib.pictures import heat as heat
+from timenet_lib.pictures import outline as outline
 
 # Okabe and Ito's palette, which stays apart under colour blindness: one colour a method, everywhere.
 COLOURS = {
     "input": "#000000",
-    "mask": "#D55E00",
+    "mask": MASK_COLOUR,
     "flow_0": "#0072B2",
     "flow_1": "#E69F00",
     "flow_2": "#56B4E9",
@@ -40,8 +42,6 @@ LABELS = {
     "timenet": "TimeNet",
     "noise": "noise",
 }
-Number = float | int  # said in full, since the tests check types as they are written
-HEAT_MAP = "inferno"
 _FURTHER_COLOURS = ["#CC79A7", "#F0E442"]
 
 STYLE: dict[Any, Any] = {
@@ -175,33 +175,6 @@ def to_display(x: Float[Tensor, "*batch 3 h w"]) -> UInt8[np.ndarray, "*batch h 
         raise InputError(f"to_display needs images (..., 3, H, W), not {tuple(x.shape)}")
     image = (x.detach().float().cpu().clamp(-1, 1) + 1) * 127.5
     return image.round().byte().movedim(-3, -1).contiguous().numpy()
-
-
-def heat(
-    array: Float[np.ndarray, "h w"], vmin: Number, vmax: Number, cmap: str = HEAT_MAP
-) -> UInt8[np.ndarray, "h w 3"]:
-    """Colour a score map; the same range gives the same colour for the same score in every picture."""
-    if not vmin < vmax:
-        raise InputError(f"heat needs vmin < vmax, not {vmin} and {vmax}")
-    unit = np.clip((np.asarray(array, dtype=np.float64) - vmin) / (vmax - vmin), 0, 1)
-    return matplotlib.colormaps[cmap](unit, bytes=True)[..., :3].copy()
-
-
-def outline(
-    image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"], colour: str = COLOURS["mask"], scale: int = 4
-) -> UInt8[np.ndarray, "sh sw 3"]:
-    """Draw a mask's outline around what it covers, on the image enlarged `scale` times.
-
-    The line lies outside the mask, so the defect stays in sight, and has a white rim, so it is seen on any ground.
-    """
-    if image.shape[:2] != mask.shape:
-        raise InputError(f"outline: image {image.shape[:2]} and mask {mask.shape} differ in size")
-    picture = image.repeat(scale, 0).repeat(scale, 1)
-    inside = np.asarray(mask, dtype=bool).repeat(scale, 0).repeat(scale, 1)
-    line = binary_dilation(inside, iterations=max(1, scale - 1))
-    picture[binary_dilation(line, iterations=max(1, scale // 2)) & ~line] = 255
-    picture[line & ~inside] = np.round(np.array(to_rgb(colour)) * 255)
-    return picture
 
 
 def _shared_range(cells: Sequence[Cell] | np.ndarray) -> Heat | None:

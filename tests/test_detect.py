@@ -1,0 +1,142 @@
+"""Photographs in, verdicts and heat maps out: every photograph once, all or nothing, as predict says."""
+
+import csv
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from timenet_lib import detect as module
+from timenet_lib.detect import COLUMNS, detect, find_images, heat_map, heat_map_names
+from timenet_lib.errors import DataError, InputError, WeightsError
+from timenet_lib.pictures import HEAT_MAP, MASK_COLOUR, heat
+
+
+@pytest.fixture(scope="module")
+def model(model_of_unlike_networks, drawn_ci):
+    made = model_of_unlike_networks(("die", "gear"))
+    made.calibrate([s.path for s in drawn_ci.train if s.class_name == "die"][:3], "die")
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path, drawn_ci):
+    """Three photographs in two folders, two of one name, beside what is no photograph."""
+    found = [s.path for s in drawn_ci.test if s.class_name == "die"]
+    for place, path in zip(("monday/a.png", "monday/b.png", "tuesday/a.png"), found, strict=False):
+        (tmp_path / "in" / place).parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.resize((48, 40)).save(tmp_path / "in" / place)
+    (tmp_path / "in" / "notes.txt").write_text("none")
+    (tmp_path / "in" / "monday" / ".hidden.png").write_text("none")
+    return tmp_path / "in"
+
+
+def test_a_folder_stands_for_the_photographs_below_it(folder):
+    found = [folder / "monday" / "a.png", folder / "monday" / "b.png", folder / "tuesday" / "a.png"]
+    assert find_images([folder]) == found
+    assert find_images([found[2], folder / "monday"]) == [found[2], *found[:2]]
+    (folder / "empty").mkdir()
+    with pytest.raises(InputError, match="empty holds no images"):
+        find_images([folder, folder / "empty"])
+
+
+def test_verdicts_are_those_of_predict(model, folder, monkeypatch):
+    paths = find_images([folder])
+    p = model.predict(paths, "die")
+    said = []
+    monkeypatch.setattr(module, "CHUNK", 2)  # so that there is more than one chunk
+    results = detect(paths, model, "die", say=said.append)
+    assert results["images"] == said
+    assert (results["method"], results["threshold"]) == ("timenet", p.threshold)
+    assert results["pixel_threshold"] == p.pixel_threshold
+    for i, row in enumerate(said):
+        assert tuple(row) == COLUMNS
+        assert row["image"] == str(paths[i])
+        assert row["score"] == pytest.approx(float(p.image_score[i]), rel=1e-5)
+        assert row["defective"] == bool(p.defective[i])
+        assert row["marked"] == pytest.approx(float(p.mask[i].float().mean()), abs=1 / 32**2)
+        assert row["heat_map"] is None
+
+
+def test_a_threshold_of_ones_own_replaces_the_calibrated_one(model, folder):
+    scores = [row["score"] for row in detect(find_images([folder]), model, "die")["images"]]
+    middle = sorted(scores)[1]
+    results = detect(find_images([folder]), model, "die", threshold=middle)
+    assert results["threshold"] == middle
+    assert [row["defective"] for row in results["images"]] == [s >= middle for s in scores]
+    assert sum(s >= middle for s in scores) == 2
+
+
+def test_out_holds_a_heat_map_a_photograph_and_both_tables(model, folder, tmp_path):
+    out = tmp_path / "new" / "found"
+    results = detect(find_images([folder]), model, "die", out)
+    files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    maps = ["heat_maps/monday/a.png", "heat_maps/monday/b.png", "heat_maps/tuesday/a.png"]
+    assert files == [*maps, "scores.csv", "scores.json"]
+    assert json.loads((out / "scores.json").read_text()) == results
+    assert [row["heat_map"] for row in results["images"]] == maps
+    with (out / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [tuple(row) for row in rows] == [COLUMNS] * 3
+    for row, expected in zip(rows, results["images"], strict=True):
+        assert float(row["score"]) == expected["score"]
+        assert row["defective"] == str(expected["defective"])
+    with Image.open(out / maps[0]) as picture:
+        assert picture.size == (2 * 5 * 48, 5 * 40)
+    if os.name == "posix":
+        assert out.stat().st_mode & 0o777 == 0o755
+
+
+def test_nothing_is_left_of_a_run_that_fails(model, folder, tmp_path):
+    (folder / "monday" / "c.png").write_text("no image")
+    said = []
+    with pytest.raises(DataError, match=r"c\.png: not an image"):
+        detect(find_images([folder]), model, "die", tmp_path / "found", say=said.append)
+    assert said == []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_a_folder_that_holds_something_is_not_written_into(model, folder):
+    with pytest.raises(InputError, match="not empty: name a new folder"):
+        detect(find_images([folder]), model, "die", folder)
+
+
+def test_a_model_without_calibration_says_what_to_do(model_of_unlike_networks, folder):
+    with pytest.raises(WeightsError, match="call calibrate"):
+        detect(find_images([folder]), model_of_unlike_networks(("die",)), "die")
+
+
+def test_no_two_photographs_share_a_heat_map(tmp_path):
+    paths = [tmp_path / name for name in ("x/a.jpg", "x/a.png", "y/a.png", "y/b.png")]
+    names = heat_map_names(paths)
+    assert names == ["heat_maps/x/a.jpg.png", "heat_maps/x/a.png.png", "heat_maps/y/a.png", "heat_maps/y/b.png"]
+    assert heat_map_names(paths[:1]) == ["heat_maps/a.png"]
+    assert heat_map_names([paths[0], paths[0]]) == ["heat_maps/a.png"] * 2
+
+
+@pytest.mark.parametrize(("size", "shown"), [((64, 64), (256, 256)), ((300, 200), (300, 200)), ((50, 20), (250, 100))])
+def test_a_heat_map_outlines_what_reaches_the_threshold(size, shown):
+    photo = np.full((size[1], size[0], 3), 200, np.uint8)
+    scores = torch.zeros(16, 16)
+    scores[:, :8] = 2.0
+    picture = heat_map(photo, scores, 1.0)
+    assert picture.shape == (shown[1], 2 * shown[0], 3)
+    left, right = picture[:, : shown[0]], picture[:, shown[0] :]
+    colour = [int(MASK_COLOUR[i : i + 2], 16) for i in (1, 3, 5)]
+    columns = np.flatnonzero((left == colour).all(axis=2).all(axis=0))
+    assert len(columns) == 2
+    assert abs(columns.mean() - shown[0] / 2) < 3
+    assert (left[:, : shown[0] // 2 - 6] == 200).all()
+    assert (left[:, shown[0] // 2 + 6 :] == 200).all()
+    assert np.array_equal(right[:1, :1], heat(np.array([[2.0]]), 0, 3.0, HEAT_MAP))
+    assert np.array_equal(right[:1, -1:], heat(np.array([[0.0]]), 0, 3.0, HEAT_MAP))
+
+
+def test_a_large_photograph_is_made_smaller():
+    picture = heat_map(np.zeros((1000, 3000, 3), np.uint8), torch.zeros(16, 16), 1.0)
+    assert picture.shape == (341, 2048, 3)
+    assert (picture[:, :1024] == 0).all()

@@ -1,0 +1,160 @@
+"""Score a folder of photographs with a calibrated model: a verdict and a heat map for each, a table for all."""
+
+import csv
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from timenet_lib.checkpoints import write_atomically, write_json
+from timenet_lib.data.images import image_batch
+from timenet_lib.data.problems import read_image, visible_names
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import InputError
+from timenet_lib.pictures import Number, heat, outline
+
+COLUMNS = ("image", "class", "score", "threshold", "defective", "marked", "heat_map")
+CHUNK = 64  # photographs in memory at a time
+SIDES = (256, 1024)  # the longer side of a photograph in a heat map's file is brought between these, px
+Say = Callable[[dict[str, Any]], None]
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Return files as they are and, for a folder, every image below it, in order; one without any is an InputError."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        inside = _images_below(path) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path} holds no images: name another folder, or the files themselves")
+        found += inside
+    return found
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for path in (folder / name for name in visible_names(folder)):
+        found += _images_below(path) if path.is_dir() else [path]
+    return found
+
+
+def detect(
+    images: Sequence[Path],
+    model: TimeNet,
+    class_name: str | None = None,
+    out: Path | None = None,
+    threshold: float | None = None,
+    seed: int = 0,
+    say: Say = lambda row: None,
+) -> dict[str, Any]:
+    """Return {"method", "threshold", "pixel_threshold", "images": rows}, a row a photograph; say receives each row.
+
+    A row has the COLUMNS: "marked" is the share of pixels whose score reaches the pixel threshold, "heat_map" a file
+    below out, or None. threshold replaces the calibrated one. With out, a new or empty folder, all or nothing is
+    written there: scores.csv, scores.json, and the heat maps, in the folders of their photographs below heat_maps/.
+    """
+    if out is None:
+        return _detect(images, model, class_name, None, threshold, seed, say)
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is there already and not empty: name a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        draft.chmod(0o755)  # mkdtemp's are for this user alone
+        results = _detect(images, model, class_name, draft, threshold, seed, say)
+        write_json(draft / "scores.json", results)
+        write_atomically(draft / "scores.csv", _as_csv(results["images"]).encode())
+        os.replace(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return results
+
+
+def _detect(
+    images: Sequence[Path],
+    model: TimeNet,
+    class_name: str | None,
+    out: Path | None,
+    threshold: float | None,
+    seed: int,
+    say: Say,
+) -> dict[str, Any]:
+    for path in images:
+        image_batch(path, 1)  # all can be used, or nothing is said of any
+    method = model.methods[-1]
+    known = model.calibrated(method)
+    limit = known.threshold if threshold is None else threshold
+    names, rows = heat_map_names(images), []
+    for begin in range(0, len(images), CHUNK):
+        paths = list(images[begin : begin + CHUNK])
+        p = model.predict(paths, class_name, method, seed=seed)
+        assert p.mask is not None
+        for i, path in enumerate(paths):
+            file = None if out is None else names[begin + i]
+            if out is not None and file is not None:
+                picture = heat_map(_photograph(path), p.score_map[i], known.pixel_threshold)
+                write_atomically(out / file, _png(picture))
+            score, marked = float(p.image_score[i]), float(p.mask[i].float().mean())
+            rows.append(
+                dict(zip(COLUMNS, (str(path), p.classes[i], score, limit, score >= limit, marked, file), strict=True))
+            )
+            say(rows[-1])
+    return {"method": method, "threshold": limit, "pixel_threshold": known.pixel_threshold, "images": rows}
+
+
+def heat_map_names(images: Sequence[Path]) -> list[str]:
+    """Return a file below heat_maps/ for each photograph, the folders kept in which the photographs differ."""
+    paths = [Path(os.path.abspath(path)) for path in images]
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    plain = ["heat_maps/" + path.relative_to(root).with_suffix(".png").as_posix() for path in paths]
+    twice = {name for name in plain if len({p for p, n in zip(paths, plain, strict=True) if n == name}) > 1}
+    return [  # a.jpg beside a.png
+        f"heat_maps/{path.relative_to(root).as_posix()}.png" if name in twice else name
+        for path, name in zip(paths, plain, strict=True)
+    ]
+
+
+def heat_map(
+    photo: UInt8[np.ndarray, "h w 3"], scores: Float[Tensor, "a b"], pixel_threshold: Number
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Return the photograph with an outline around what reaches the threshold, and beside it the scores as colours.
+
+    The colours run from 0 to three times the threshold. A small photograph is enlarged, a large one made smaller.
+    """
+    image = Image.fromarray(photo)
+    low, high = SIDES
+    factor = max(1, low // max(image.size))
+    if max(image.size) > high:
+        image.thumbnail((high, high), Image.Resampling.LANCZOS)
+    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    size = (image.height, image.width)
+    large = F.interpolate(scores[None, None], size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+    marked = outline(np.asarray(image), large >= pixel_threshold, scale=1, width=max(2, max(size) // 200))
+    return np.concatenate([marked, heat(large, 0, 3 * pixel_threshold)], axis=1)
+
+
+def _photograph(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    return np.asarray(read_image(path).convert("RGB"))
+
+
+def _png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
