@@ -49,7 +49,7 @@ def photo(drawn_ci):
 def test_help_names_every_command():
     result = timenet("--help")
     assert result.returncode == 0
-    for command in ("run", "draw", "check-data", "train", "evaluate", "measure-flows", "detect", "info"):
+    for command in ("run", "draw", "check-data", "train", "evaluate", "measure-flows", "detect", "export", "info"):
         assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE)
 
 
@@ -122,6 +122,16 @@ def test_detect_writes_heat_maps_and_tables_for_a_folder(trained, photo, tmp_pat
     assert [line.split()[1] for line in done.stdout.splitlines()] == ["good"] * len(names)
     again = timenet("detect", photo, "--class", "die", "--weights", trained, "--out", out)
     refused(again, "not empty: name a new folder")
+
+
+def test_export_writes_one_file_and_says_how_near_it_is(trained, tmp_path):
+    done = timenet("export", tmp_path / "d.onnx", "--weights", trained)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^image_score +differs from torch's by \d.\de-\d\d at most$", done.stdout, re.MULTILINE)
+    assert (tmp_path / "d.onnx").stat().st_size > 10_000
+    refused(timenet("export", tmp_path / "no" / "d.onnx", "--weights", trained), "its folder does not exist")
+    refused(timenet("export", tmp_path / "e.onnx", "--weights", trained, "--method", "flow_9"), "flow_9", "timenet")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.onnx"]
 
 
 def test_draw_and_check_data(tmp_path):

@@ -42,7 +42,7 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
 def _images_below(folder: Path) -> list[Path]:
     found: list[Path] = []
     for path in (folder / name for name in visible_names(folder)):
-        found += _images_below(path) if path.is_dir() else [path]
+        found += _images_below(path) if path.is_dir() else [path] * is_image_name(path)
     return found
 
 
