@@ -32,7 +32,8 @@ def outline(
 ) -> UInt8[np.ndarray, "sh sw 3"]:
     """Draw a mask's outline around what it covers, on the image enlarged `scale` times.
 
-    The line, `width` pixels of the enlarged image wide, by default one less than `scale`, lies outside the mask, so the defect stays in sight, and has a white rim, so it is seen on any ground.
+    The line, `width` pixels of the enlarged image wide and by default one less than `scale`, lies outside the mask, so
+    the defect stays in sight, and has a white rim, so it is seen on any ground.
     """
     if image.shape[:2] != mask.shape:
         raise InputError(f"outline: image {image.shape[:2]} and mask {mask.shape} differ in size")

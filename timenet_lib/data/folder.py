@@ -114,7 +114,7 @@ def find_problems(root: str | Path, parts: Sequence[str] = PARTS, *, progress: P
 
 def format_counts(index: FolderIndex) -> str:
     """Return a table: a row of counts for each class."""
-    rows = [{"class": name, **index.counts(name)} for name in index.classes]
+    rows: list[dict[str, Any]] = [{"class": name, **index.counts(name)} for name in index.classes]
     widths = {k: max(len(str(k)), *(len(str(r[k])) for r in rows)) for k in rows[0]}
     lines = [{k: k for k in widths}, *rows]
     return "\n".join("  ".join(f"{r[k]!s:<{w}}" for k, w in widths.items()).rstrip() for r in lines)
