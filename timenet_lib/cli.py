@@ -57,6 +57,7 @@ def run(
     preset: str, names: tuple[str, ...], seed: int, from_scratch: bool, offline: bool, out: Path, device: str
 ) -> None:
     """Execute the notebooks in order into a folder; the originals stay as they are."""
+    from timenet_lib.course.cards import write_run
     from timenet_lib.course.runner import find_notebooks, format_table, notebooks_folder, run_notebooks
     from timenet_lib.presets import get_preset
 
@@ -68,6 +69,7 @@ def run(
         "preset": preset, "seed": seed, "from_scratch": from_scratch, "device": device, "figure_dir": figures
     }  # fmt: skip
     results = run_notebooks(notebooks, out, parameters, stream=sys.stderr, no_network=offline)
+    write_run(out, preset, results)
     click.echo(format_table(results))
     if any(r.error for r in results):
         sys.exit(1)

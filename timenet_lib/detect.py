@@ -17,7 +17,7 @@ from torch import Tensor
 
 from timenet_lib.checkpoints import write_atomically, write_json
 from timenet_lib.data.images import image_batch
-from timenet_lib.data.problems import read_image, visible_names
+from timenet_lib.data.problems import is_image_name, read_image, visible_names
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.pictures import Number, heat, outline

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from timenet_lib.checkpoints import read_record, write_atomically, write_json
+from timenet_lib.course.cards import write_cards
 from timenet_lib.course.equations import write_index
 from timenet_lib.course.manifest import complete_manifest
 from timenet_lib.course.notebooks import normalise_file
@@ -125,6 +126,11 @@ def record_index() -> None:
     write_index(REPOSITORY)
 
 
+def record_cards() -> None:
+    """Put what the last `make run` measured into the notebooks' cards and the README."""
+    write_cards(REPOSITORY)
+
+
 def show_weights() -> None:
     """Print the shipped stages as one table: steps, minutes, loss, size, command; then what they reach."""
     lines = [f"{'stage':<10}{'steps':>7}{'min':>6}{'loss':>18}{'MB':>6}   made by"]
@@ -158,6 +164,7 @@ REFRESH = ("figures", "notebooks", "all")
 RECORD = {
     "manifest": record_code,
     "index": record_index,
+    "cards": record_cards,
     "difficulty": record_difficulty,
     "gain": record_gain,
     "variants": record_variants,

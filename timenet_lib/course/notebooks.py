@@ -50,7 +50,7 @@ def normalise_file(path: str | Path) -> bool:
     """Normalise a notebook in place; tell whether that changed it."""
     path = Path(path)
     before = path.read_bytes()
-    after = _dump(normalise(nbformat.reads(before.decode(), as_version=4)))
+    after = dump(normalise(nbformat.reads(before.decode(), as_version=4)))
     if after != before:
         write_atomically(path, after)
     return after != before
@@ -79,7 +79,7 @@ def check(nb_path: str | Path) -> list[str]:
     problems = []
     if len(raw) > MAX_BYTES:
         problems.append(f"is {len(raw) / 1e6:.2f} MB, more than {MAX_BYTES / 1e6:g} MB")
-    if _dump(normalise(nb)) != raw:
+    if dump(normalise(nb)) != raw:
         problems.append("is not normalised")
     stamped = nb.metadata.get("timenet", {}).get("sources")
     if stamped is None:
@@ -154,5 +154,6 @@ def _outputs(outputs: list[NotebookNode], count: int | None) -> list[NotebookNod
     return kept
 
 
-def _dump(nb: NotebookNode) -> bytes:
+def dump(nb: NotebookNode) -> bytes:
+    """Return a notebook as the bytes of its file."""
     return (nbformat.writes(nb, version=nbformat.NO_CONVERT, indent=1) + "\n").encode()

@@ -1,0 +1,136 @@
+"""The cards say what `make run` measured: the script writes them, all or none, and README and notebooks agree."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from timenet_lib.course import cards
+from timenet_lib.course.notebooks import check, sources_hash, stamp
+from timenet_lib.course.runner import CellError, RunResult
+from timenet_lib.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SAYS = re.compile(r"\*\*It takes\*\* ([\d½]+) minutes? and ([\d.]+) GB of memory, measured by `make run`")
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """Copy the README and the notebooks, and put a run's measurements beside them."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    taken = {p.stem: {"seconds": 61.0 + i, "mb": 1201 + i} for i, p in enumerate(NOTEBOOKS)}
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "run.json").write_text(json.dumps({"preset": "demo", "notebooks": taken, "failed": []}))
+    return tmp_path
+
+
+def change(clone, **values):
+    path = clone / "build" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def snapshot(clone):
+    return {p.name: p.read_bytes() for p in [clone / "README.md", *(clone / "notebooks").iterdir()]}
+
+
+def test_cards_and_readme_get_the_numbers_of_the_run(clone):
+    cards.write_cards(clone)
+    for path in sorted((clone / "notebooks").glob("*.ipynb")):
+        text = nbformat.read(path, as_version=4).cells[1].source
+        assert SAYS.search(text).groups() == ("1½", "1.3"), path.name
+        assert check(path) == []
+    readme = (clone / "README.md").read_text()
+    assert len(re.findall(r"\| 1½ min, 1\.3 GB \|", readme)) == len(NOTEBOOKS)
+    total = -(-sum(61 + i for i in range(len(NOTEBOOKS))) // 60)
+    assert f"`make run` takes about {total} minutes" in readme
+    before = snapshot(clone)
+    cards.write_cards(clone)
+    assert snapshot(clone) == before
+
+
+def test_a_stamp_that_was_not_valid_stays_so(clone):
+    path = clone / "notebooks" / NOTEBOOKS[0].name
+    nb = nbformat.read(path, as_version=4)
+    nb.cells[-1].source += " edited"
+    nbformat.write(nb, path)
+    cards.write_cards(clone)
+    assert "its outputs stem from other sources: run it again" in check(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"preset": "ci"}, "preset ci"),
+        ({"failed": ["03_x"]}, "03_x"),
+        ({"notebooks": {}}, "lacks 00_the_answer_first"),
+    ],
+)
+def test_other_runs_are_refused_and_nothing_is_written(clone, values, words):
+    change(clone, **values)
+    before = snapshot(clone)
+    with pytest.raises(InputError, match=words):
+        cards.write_cards(clone)
+    assert snapshot(clone) == before
+
+
+def test_a_card_that_is_not_there_is_named_and_nothing_is_written(clone):
+    path = clone / "notebooks" / NOTEBOOKS[-1].name
+    nb = nbformat.read(path, as_version=4)
+    nb.cells[1].source = "no card"
+    nbformat.write(nb, path)
+    before = snapshot(clone)
+    with pytest.raises(InputError, match=f"the card of {path.name}: found 0 times"):
+        cards.write_cards(clone)
+    assert snapshot(clone) == before
+    (clone / "build" / "run.json").unlink()
+    with pytest.raises(InputError, match=r"run\.json: `make run` writes it"):
+        cards.write_cards(clone)
+
+
+def test_a_run_writes_what_it_took(tmp_path):
+    fine = RunResult(Path("00_a.ipynb"), tmp_path / "00_a.ipynb", seconds=12.34, peak_memory_mb=900.6)
+    bad = RunResult(Path("01_b.ipynb"), tmp_path / "01_b.ipynb", error=CellError(1, "x", "y"))
+    cards.write_run(tmp_path, "demo", [fine, bad])
+    assert json.loads((tmp_path / "run.json").read_text()) == {
+        "preset": "demo",
+        "notebooks": {"00_a": {"seconds": 12.3, "mb": 901}, "01_b": {"seconds": 0.0, "mb": 0}},
+        "failed": ["01_b"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (20, "½ minute"),
+        (60, "1 minute"),
+        (61, "1½ minutes"),
+        (120, "2 minutes"),
+        (299, "5 minutes"),
+        (301, "6 minutes"),
+    ],
+)
+def test_minutes_are_rounded_up(seconds, words):
+    assert cards.minutes(seconds) == words
+
+
+def test_readme_and_cards_agree():
+    readme = (ROOT / "README.md").read_text()
+    for path in NOTEBOOKS:
+        number, memory = SAYS.search(nbformat.read(path, as_version=4).cells[1].source).groups()
+        row = next(line for line in readme.splitlines() if line.startswith(f"| [{path.name[:2]} "))
+        assert f"| {number} min, {memory} GB |" in row
+
+
+def test_the_stamp_follows_the_card(clone):
+    path = clone / "notebooks" / NOTEBOOKS[1].name
+    before = nbformat.read(path, as_version=4)
+    stamp(before)
+    nbformat.write(before, path)
+    path.write_bytes(cards.with_card(path, "**It takes** no time at all on two cores"))
+    after = nbformat.read(path, as_version=4)
+    assert after.metadata["timenet"]["sources"] == sources_hash(after) != sources_hash(before)

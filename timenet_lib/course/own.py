@@ -1,0 +1,182 @@
+"""What notebook 07 needs: the command line from inside a notebook, and pictures of a folder and of thresholds."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from IPython.display import display
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from timenet_lib.course.models import load_example
+from timenet_lib.course.style import COLOURS, image_grid, new_figure, outline, to_display
+from timenet_lib.data.folder import FolderIndex, Sample
+from timenet_lib.data.images import as_float, as_uint8
+from timenet_lib.errors import InputError, TimeNetError
+
+STEP = re.compile(r"step (\d+)")
+SHOW_EVERY = 0.5  # seconds
+GREY = "#767676"
+
+
+def timenet(*words: object, folder: str | Path = ".", stop_at: int | None = None) -> str:
+    """Run a command of `timenet` in a folder, show what it prints while it runs, and return it.
+
+    With stop_at it is interrupted, as by Ctrl-C, once a stage has come so many steps far. Any other failure is a
+    TimeNetError with the command's last line.
+    """
+    command = [sys.executable, "-m", "timenet_lib", *map(str, words)]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        command, bufsize=0, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    stopped = False
+    try:
+        with process.stdout as stream, Screen(f"$ timenet {' '.join(map(str, words))}") as screen:
+            while text := read_some(stream):
+                screen.add(text)
+                if stop_at is not None and not stopped and screen.step() >= stop_at:
+                    process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+                    stopped = True
+    finally:  # the reader's own interrupt reaches the command too
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+        code = process.wait()
+    if code and not stopped:
+        raise TimeNetError(f"timenet {words[0]} ended with {code}: {screen.text().splitlines()[-1]}")
+    return screen.text()
+
+
+def read_some(stream: IO[bytes]) -> str:
+    """Return the next piece of a stream, up to the end of a line or of a state of a progress bar; "" at its end."""
+    piece = b""
+    while (byte := stream.read(1)) and byte not in b"\r\n":
+        piece += byte
+    return (piece + byte).decode(errors="replace")
+
+
+class Screen:
+    """What a terminal would show of a command: lines, and of a progress bar its last state."""
+
+    def __init__(self, title: str) -> None:
+        self.lines, self.title, self.shown = [""], title, 0.0
+
+    def __enter__(self) -> "Screen":
+        self.handle = display({"text/plain": self.title}, raw=True, display_id=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.update({"text/plain": self.text()}, raw=True)
+
+    def add(self, piece: str) -> None:
+        """Take in a piece of output, and show everything anew if the last time is a while ago."""
+        body = piece.rstrip("\r\n")
+        if body:
+            self.lines[-1] = body
+        if piece.endswith("\n"):
+            self.lines.append("")
+        if time.monotonic() - self.shown > SHOW_EVERY:
+            self.handle.update({"text/plain": self.text()}, raw=True)
+            self.shown = time.monotonic()
+
+    def step(self) -> int:
+        """Return the step that the last progress bar stands at; 0 without one."""
+        found = STEP.findall(self.lines[-1] or self.lines[max(0, len(self.lines) - 2)])
+        return int(found[-1]) if found else 0
+
+    def text(self) -> str:
+        """Return the command and what it printed."""
+        return "\n".join([self.title, *(line for line in self.lines if line)])
+
+
+def sheet_figure(index: FolderIndex, size: int, columns: int = 6) -> Figure:
+    """Draw the first photographs of a folder: sound ones for training, and of the test side one of each kind."""
+    kinds = {s.kind: s for s in reversed(index.test) if s.defective}
+    rows = {"train/good": index.train[:columns], "test/good": [s for s in index.test if not s.defective][:columns]}
+    rows["test/KIND"] = [kinds[k] for k in sorted(kinds)][:columns]
+    cells = {name: [shown(s, size) for s in samples] for name, samples in rows.items() if samples}
+    return image_grid(cells, size=1.0)
+
+
+def shown(sample: Sample, size: int) -> np.ndarray:
+    """Return a photograph to look at, its defect outlined where there is a mask."""
+    example = load_example(sample, size)
+    return outline(to_display(example.x1), example.mask.numpy(), scale=3)
+
+
+def spoil(folder: str | Path, copy: str | Path) -> Path:
+    """Copy a folder and spoil four of its photographs in ways that happen; return the copy."""
+    copy = Path(copy)
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    sound = sorted(copy.glob("*/train/good/*.*"))
+    masks = sorted(copy.glob("*/ground_truth/*/*.*"))
+    if len(sound) < 3 or not masks:
+        raise InputError(f"{folder} is too small to be spoilt: three sound photographs and a mask are needed")
+    sound[0].write_bytes(sound[0].read_bytes()[:100])  # cut short by a full card
+    sound[1].write_text("see the other folder\n")  # a note with the wrong ending
+    sound[2].with_suffix(".gif").write_bytes(sound[2].read_bytes())
+    masks[0].unlink()
+    return copy
+
+
+def thresholds_figure(rows: Mapping[str, Float[np.ndarray, "_"]], limits: Mapping[str, float]) -> Figure:
+    """Draw image scores, a row a group of photographs, with thresholds as lines; defective groups say so by name."""
+    figure, axes = new_figure(1, 1, (8.0, 0.55 * len(rows) + 1.0))
+    ax = axes[0, 0]
+    spread = np.random.default_rng(0)
+    for place, (name, scores) in enumerate(rows.items()):
+        y = len(rows) - place + spread.uniform(-0.22, 0.22, len(scores))
+        ax.scatter(scores, y, s=16, color=COLOURS["mask" if "defect" in name else "flow_0"], alpha=0.6, linewidths=0)
+    for (name, limit), style in zip(limits.items(), ("-", "--", ":"), strict=False):
+        ax.axvline(limit, color="black", linestyle=style, linewidth=1.2, label=f"{name}: {limit:.2f}")
+    ax.set_yticks(range(len(rows), 0, -1), list(rows))
+    ax.set_ylim(0.5, len(rows) + 0.5)
+    ax.set_xlabel("image score")
+    ax.set_xscale("log")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def loss_figure(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the recorded losses of the stages, each beside the other."""
+    figure, axes = new_figure(1, len(losses), (2.8, 2.1))
+    for ax, (name, loss) in zip(axes[0], losses.items(), strict=True):
+        ax.plot(loss, color=COLOURS.get(name, COLOURS["timenet"]), linewidth=1.2)
+        ax.set(title=name, xlabel="record", ylim=(0, None))
+    axes[0, 0].set_ylabel("loss")
+    return figure
+
+
+def relight(images: Float[Tensor, "b 3 h w"], gain: float) -> Float[Tensor, "b 3 h w"]:
+    """Return images as under another lamp: every brightness times gain, in 8 bits."""
+    return as_float(as_uint8(((images + 1) * gain - 1).clamp(-1, 1)))
+
+
+def share(scores: Float[Tensor, "_"] | Float[np.ndarray, "_"], threshold: float) -> str:
+    """Say how many of the scores reach a threshold."""
+    count = int((np.asarray(scores) >= threshold).sum())
+    return f"{count} of {len(scores)}"
+
+
+def heat_map_figure(folder: str | Path, rows: Sequence[Mapping[str, Any]], count: int = 3) -> Figure:
+    """Draw some of the heat maps that `timenet detect --out folder` wrote: those of the highest scores."""
+    best = sorted(rows, key=lambda row: -row["score"])[:count]
+    figure, axes = new_figure(1, len(best), (3.6, 2.1))
+    for ax, row in zip(axes[0], best, strict=True):
+        with Image.open(Path(folder) / row["heat_map"]) as picture:
+            ax.imshow(np.asarray(picture))
+        verdict = "defective" if row["defective"] else "good"
+        ax.set(xticks=[], yticks=[], title=f"{Path(row['image']).parent.name}: {row['score']:.2f}, {verdict}")
+    return figure
