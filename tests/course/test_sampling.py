@@ -1,11 +1,10 @@
-"""What notebooks 01 and 02 show of the flows on images, and the checkers of their exercises."""
+"""What notebooks 01 and 02 show of the flows on images."""
 
 import numpy as np
 import pytest
 import torch
 
 from timenet_lib.course import sampling
-from timenet_lib.course.checkers import RIGHT, check_gain, check_heun
 from timenet_lib.course.models import Example
 from timenet_lib.detector import TimeNet
 from timenet_lib.nets.extractors import build_extractor
@@ -20,55 +19,6 @@ def model():
     config = CI.unet_config(3)
     features = build_extractor("embedded", "random", CI.levels)
     return TimeNet(CI, ("die", "gear", "wood"), Models(UNet(config).eval(), UNet(config).eval()), features)
-
-
-def full(t, xt):
-    return torch.full((len(xt),), t)
-
-
-def test_heuns_checker_knows_right_from_wrong_and_says_what_is_wrong():
-    def heun(v, xt, t, dt, c):
-        here = v(xt, full(t, xt), c)
-        return xt + dt * (here + v(xt + dt * here, full(t + dt, xt), c)) / 2
-
-    def thrice(v, xt, t, dt, c):
-        v(xt, full(t, xt), c)
-        return heun(v, xt, t, dt, c)
-
-    def at_t(v, xt, t, dt, c):
-        here = v(xt, full(t, xt), c)
-        return xt + dt * (here + v(xt + dt * here, full(t, xt), c)) / 2
-
-    def midpoint(v, xt, t, dt, c):
-        return xt + dt * v(xt + dt / 2 * v(xt, full(t, xt), c), full(t + dt / 2, xt), c)
-
-    wrong = {
-        "not yet": lambda v, xt, t, dt, c: None,
-        "raises ValueError: no": lambda v, xt, t, dt, c: (_ for _ in ()).throw(ValueError("no")),
-        "points of the shape": lambda v, xt, t, dt, c: xt.sum(),
-        "Euler's step": lambda v, xt, t, dt, c: xt + dt * v(xt, full(t, xt), c),
-        "at t + dt, not at t": at_t,
-        "adds both velocities": lambda v, xt, t, dt, c: 2 * heun(v, xt, t, dt, c) - xt,
-        "3 times; two are enough": thrice,
-        "compare with": midpoint,
-    }
-    assert check_heun(heun) == RIGHT
-    for words, f in wrong.items():
-        assert words in check_heun(f), words
-
-
-def test_the_gains_checker_knows_right_from_wrong_and_says_what_is_wrong():
-    q = lambda s, t: t**2 * s**2 + (1 - t) ** 2  # noqa: E731
-    assert check_gain(lambda s, t: t**2 * s**2 / q(s, t)) == RIGHT
-    wrong = {
-        "not yet": lambda s, t: None,
-        "raises ValueError: no": lambda s, t: (_ for _ in ()).throw(ValueError("no")),
-        "that multiplies xt": lambda s, t: t * s**2 / q(s, t),
-        "lies between 0": lambda s, t: 1 + s,
-        "changes xt by t d": lambda s, t: (1 - t) ** 2 / q(s, t),
-    }
-    for words, f in wrong.items():
-        assert words in check_gain(f), words
 
 
 def test_class_noise_has_every_class_in_turn_and_depends_on_the_seed(model):

@@ -1,7 +1,7 @@
 """Checkers for the exercises: each takes the reader's function and returns a sentence that says what is wrong, or that
 nothing is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,35 +9,34 @@ import torch
 from torch import Tensor
 
 RIGHT = "right"
+VERDICTS = ("holds", "does not", "undecided")
 
 
-def check_formula_5(f: Callable[..., Any]) -> str:
-    """Check a reader's F(d1, d2, w) on maps (b, h, w), the maxima over all of them.
-
-    Paper: eq. (5).
-    """
-    g = torch.Generator().manual_seed(0)
-    d1, d2 = 5 * torch.rand(2, 4, 4, generator=g), torch.rand(2, 4, 4, generator=g)
-    zero = torch.zeros_like(d1)
-    expected = 7 * d2.max() / d1.max() * d1 + d2
+def attempt(call: Callable[[], Any], shape: tuple[int, ...], kind: str) -> tuple[Any, str]:
+    """Return what a reader's function gives, and what keeps it from being compared at all, or nothing."""
     try:
-        value, without, other, nothing = f(d1, d2, 7.0), f(d1, d2, 0.0), f(10 * d1, d2, 7.0), f(zero, d2, 7.0)
+        value = call()
     except Exception as error:
-        return f"it raises {type(error).__name__}: {error}"
-    if value is None:
-        return "not yet: it returns None"
-    if not isinstance(value, Tensor) or value.shape != d1.shape:
-        return f"it should return a map of the shape of d1, {tuple(d1.shape)}"
-    if not torch.allclose(without, d2):
-        return "with w = 0 nothing but d2 may be left"
-    if not torch.isfinite(nothing).all() or not torch.allclose(nothing, d2):
-        return "where max d1 is 0 it should return d2: look at the division"
-    if not torch.allclose(other, value):
-        return "ten times d1 changes it: d1 should enter only as a share of its own maximum"
-    per_image = torch.stack([7 * b.max() / a.max() * a + b for a, b in zip(d1, d2, strict=True)])
-    if torch.allclose(value, per_image):
-        return "the maxima are taken image by image: that is the scope 'image'; here they run over all maps"
-    return RIGHT if torch.allclose(value, expected) else "it is not (w max d2 / max d1) d1 + d2; compare term by term"
+        return None, f"it raises {type(error).__name__}: {error}"
+    if value is None or (isinstance(value, list) and any(each is None for each in value)):
+        return None, "not yet: it returns None"
+    try:
+        fits = np.shape(value) == shape and np.issubdtype(np.asarray(value).dtype, np.number)
+    except (ValueError, TypeError, RuntimeError):  # a list of unequal rows, a tensor that still has a gradient
+        fits = False
+    return value, "" if fits else f"it should return {kind}"
+
+
+def compare(value: Any, expected: Any, wrong: Mapping[str, Any], otherwise: str, atol: float = 1e-6) -> str:
+    """Return that a value is right, what the known wrong one that it equals says, or otherwise."""
+    if close(value, expected, atol):
+        return RIGHT
+    return next((says for says, x in wrong.items() if close(value, x, atol)), otherwise)
+
+
+def close(a: Any, b: Any, atol: float = 1e-6) -> bool:
+    """Tell whether two arrays, tensors or lists of numbers agree but for rounding."""
+    return bool(np.allclose(np.asarray(a), np.asarray(b), rtol=1e-5, atol=atol))
 
 
 def check_heun(step: Callable[..., Any]) -> str:
@@ -54,28 +53,40 @@ def check_heun(step: Callable[..., Any]) -> str:
 
     first = (1 + t) * x
     second = (1 + t + dt) * (x + dt * first)
-    expected, euler, same_t = (
-        x + dt * (first + second) / 2,
-        x + dt * first,
-        x + dt * (first + (1 + t) * (x + dt * first)) / 2,
+    value, problem = attempt(
+        lambda: step(v, x, t, dt, c), tuple(x.shape), f"points of the shape of xt, {tuple(x.shape)}"
     )
-    try:
-        value = step(v, x, t, dt, c)
-    except Exception as error:
-        return f"it raises {type(error).__name__}: {error}"
-    if value is None:
-        return "not yet: it returns None"
-    if not isinstance(value, Tensor) or value.shape != x.shape:
-        return f"it should return points of the shape of xt, {tuple(x.shape)}"
-    if torch.allclose(value, expected):
-        return RIGHT if len(calls) == 2 else f"right, but it asks for the velocity {len(calls)} times; two are enough"
-    if torch.allclose(value, euler):
-        return "that is Euler's step: the velocity at the other end is to be averaged in"
-    if torch.allclose(value, same_t):
-        return "the second velocity is to be taken at t + dt, not at t"
-    if torch.allclose(value, x + dt * (first + second)):
-        return "it adds both velocities: the mean of the two is meant"
-    return "compare with xt + dt (v(xt, t, c) + v(xt + dt v(xt, t, c), t + dt, c)) / 2"
+    wrong = {
+        "that is Euler's step: the velocity at the other end is to be averaged in": x + dt * first,
+        "the second velocity is to be taken at t + dt, not at t": x + dt * (first + (1 + t) * (x + dt * first)) / 2,
+        "it adds both velocities: the mean of the two is meant": x + dt * (first + second),
+    }
+    otherwise = "compare with xt + dt (v(xt, t, c) + v(xt + dt v(xt, t, c), t + dt, c)) / 2"
+    says = problem or compare(value, x + dt * (first + second) / 2, wrong, otherwise)
+    if says == RIGHT and len(calls) != 2:
+        return f"right, but it asks for the velocity {len(calls)} times; two are enough"
+    return says
+
+
+def check_our_velocity(ours: Callable[..., Any]) -> str:
+    """Check a reader's ours(u, xt, t, c): our v from a network u(z, s, c) whose s = 0 is the image.
+
+    Not in the paper: u is dz/ds on z = (1 - s) x1 + s x0, as in diffusers' flow matching.
+    """
+    g = torch.Generator().manual_seed(0)
+    xt, t, c = torch.randn(5, 2, generator=g), torch.rand(5, generator=g), torch.arange(5) % 2
+
+    def u(z: Tensor, s: Tensor, c: Tensor) -> Tensor:
+        return (1 + s + c).reshape(-1, 1) * z + s.reshape(-1, 1)
+
+    wrong = {
+        "time still runs the other way, and so does the velocity: two things are to be turned round": u(xt, t, c),
+        "the time is turned round; but u still points from the image to the noise": u(xt, 1 - t, c),
+        "the velocity is turned round; but at our t the share of noise, u's s, is 1 - t": -u(xt, t, c),
+        "xt is the same picture in both notations: only t and the velocity change": -u(-xt, 1 - t, c),
+    }
+    value, problem = attempt(lambda: ours(u, xt, t, c), (5, 2), "velocities of the shape of xt, (5, 2)")
+    return problem or compare(value, -u(xt, 1 - t, c), wrong, "what is s at our t, and which way does dz/ds point?")
 
 
 def check_gain(gain: Callable[..., Any]) -> str:
@@ -84,22 +95,40 @@ def check_gain(gain: Callable[..., Any]) -> str:
     Paper: section 2.1.2, eq. (3), on x1 ~ N(0, s²).
     """
     cases = [(1.0, 0.83), (0.1, 0.83), (0.3, 0.5), (2.0, 0.1), (0.5, 1.0)]
-    expected = [t**2 * s**2 / (t**2 * s**2 + (1 - t) ** 2) for s, t in cases]
-    mean_slope = [t * s**2 / (t**2 * s**2 + (1 - t) ** 2) for s, t in cases]
-    try:
-        values = [gain(s, t) for s, t in cases]
-    except Exception as error:
-        return f"it raises {type(error).__name__}: {error}"
-    if any(value is None for value in values):
-        return "not yet: it returns None"
-    close = [[abs(float(a) - b) < 1e-6 for a, b in zip(values, each, strict=True)] for each in (expected, mean_slope)]
-    if all(close[0]):
-        return RIGHT
-    if all(close[1]):
-        return "that multiplies xt; a deviation of x1 enters xt only as t times itself"
-    if any(not 0 <= float(value) <= 1 + 1e-6 for value in values):
-        return "a gain lies between 0 (forgotten) and 1 (kept)"
-    return "E[x1 | xt] = t s² / (t² s² + (1 - t)²) xt, and a deviation d of x1 changes xt by t d"
+    expected = np.array([t**2 * s**2 / (t**2 * s**2 + (1 - t) ** 2) for s, t in cases])
+    value, problem = attempt(lambda: [gain(s, t) for s, t in cases], (len(cases),), "a number for numbers s and t")
+    if problem:
+        return problem
+    wrong = {
+        "that multiplies xt; a deviation of x1 enters xt only as t times itself": expected / [t for _, t in cases],
+        "that is the gain of many steps: one step has the posterior mean's": np.sqrt(expected),
+    }
+    outside = "a gain lies between 0 (forgotten) and 1 (kept)"
+    hint = "E[x1 | xt] = t s² / (t² s² + (1 - t)²) xt, and a deviation d of x1 changes xt by t d"
+    inside = all(0 <= float(each) <= 1 + 1e-6 for each in value)
+    return compare(value, expected, wrong, hint if inside else outside)
+
+
+def check_straight_velocity(velocity: Callable[..., Any]) -> str:
+    """Check a reader's velocity(xt, s, t) of flow 1 where flow 0 leads x0 to s x0.
+
+    Paper: section 2.1.3, algorithm 1, on x1 ~ N(0, s²).
+    """
+    xt, s, t = torch.tensor([1.0, -2.0, 0.5]), 0.3, 0.6
+    value, problem = attempt(lambda: velocity(xt, s, t), (3,), "a tensor of the shape of xt, (3,)")
+    way = 1 - t + t * s
+    of_flow_0 = (t * s**2 - (1 - t)) / (t**2 * s**2 + (1 - t) ** 2) * xt
+    wrong = {
+        "that is s x0 - x0 with xt in x0's place: at t the noise is x0 = xt / (1 - t + t s)": (s - 1) * xt,
+        "that is where the step ends: the velocity is the end minus the noise": s / way * xt,
+        "that is flow 0's velocity, the mean over independent pairs; here x0 and x1 belong together": of_flow_0,
+        "v points from the noise to the image: s x0 - x0": (1 - s) / way * xt,
+    }
+    says = problem or compare(value, (s - 1) / way * xt, wrong, "on the line xt = (1 - t) x0 + t s x0: solve it for x0")
+    if says != RIGHT:
+        return says
+    at_1, problem = attempt(lambda: velocity(xt, 0.1, 1.0), (3,), "")
+    return RIGHT if not problem and close(at_1, -9 * xt) else "right before t = 1, but not there: divide 1 - t out"
 
 
 def check_steered(steered: Callable[..., Any]) -> str:
@@ -118,17 +147,92 @@ def check_steered(steered: Callable[..., Any]) -> str:
         "xt is missing: the step starts there": (1 - each) * v,
         "one T an image: but each pixel has its own": xt + (1 - each.mean(dim=(2, 3), keepdim=True)) * v,
     }
-    try:
-        value = steered(xt, v, t_map)
-    except Exception as error:
-        return f"it raises {type(error).__name__}: {error}"
-    if value is None:
-        return "not yet: it returns None"
-    if not isinstance(value, Tensor) or value.shape != xt.shape:
-        return f"it should return images of the shape of xt, {tuple(xt.shape)}"
-    if torch.allclose(value, xt + (1 - each) * v):
-        return RIGHT
-    return next((says for says, x in wrong.items() if torch.allclose(value, x)), "compare with xt + (1 - T) v")
+    kind = f"images of the shape of xt, {tuple(xt.shape)}"
+    value, problem = attempt(lambda: steered(xt, v, t_map), tuple(xt.shape), kind)
+    return problem or compare(value, xt + (1 - each) * v, wrong, "compare with xt + (1 - T) v")
+
+
+def check_survives(survives: Callable[..., Any]) -> str:
+    """Check a reader's survives(hat_a, hat_1, x_a, x1, masks), the identity-shortcut gauge of each pair.
+
+    Paper: section 1 names the failure; the gauge is ours, diagnostics.survival.
+    """
+    g = torch.Generator().manual_seed(0)
+    x1, defect, blur, noise = torch.randn(4, 3, 3, 6, 6, generator=g)
+    masks = torch.rand(3, 6, 6, generator=g) < 0.4
+    m = masks[:, None]
+    x_a, hat_1 = torch.where(m, x1 + defect, x1), x1 + 0.5 * blur
+    hat_a = hat_1 + 0.6 * (x_a - x1) + 0.3 * noise
+
+    def share(left: Tensor, d: Tensor) -> Tensor:
+        return (left * d).flatten(1).sum(1) / d.square().flatten(1).sum(1)
+
+    def size(x: Tensor) -> Tensor:
+        return (x * m).flatten(1).norm(dim=1)
+
+    left, d = hat_a - hat_1, (x_a - x1) * m
+    wrong = {
+        "against x1 the blur of the reconstruction counts as a defect: compare with what is made of x1": share(
+            hat_a - x1, d
+        ),
+        "the lengths' ratio counts all that differs; the defect's share is asked for": size(left) / size(d),
+        "that is a cosine: the unit is the defect's own square": share(left, d) * size(d) / size(left),
+        "the scalar product and the unit are upside down": 1 / share(left, d),
+        "that is the share that was repaired": 1 - share(left, d),
+    }
+    value, problem = attempt(lambda: survives(hat_a, hat_1, x_a, x1, masks), (3,), "a number a pair, (3,)")
+    hint = "sum over colours and pixels of (hat_a - hat_1) times (x_a - x1) in the mask, through that of (x_a - x1)²"
+    return problem or compare(value, share(left, d), wrong, hint)
+
+
+def check_formula_5(f: Callable[..., Any]) -> str:
+    """Check a reader's F(d1, d2, w) on maps (b, h, w), the maxima over all of them.
+
+    Paper: eq. (5).
+    """
+    g = torch.Generator().manual_seed(0)
+    d1, d2 = 5 * torch.rand(2, 4, 4, generator=g), torch.rand(2, 4, 4, generator=g)
+    kind = f"a map of the shape of d1, {tuple(d1.shape)}"
+    cases = [(d1, d2, 7.0), (d1, d2, 0.0), (10 * d1, d2, 7.0), (torch.zeros_like(d1), d2, 7.0)]
+    tried = [attempt(lambda case=case: f(*case), tuple(d1.shape), kind) for case in cases]  # type: ignore[misc]
+    if problem := next((problem for _, problem in tried if problem), ""):
+        return problem
+    value, without, other, nothing = (value for value, _ in tried)
+    if not close(without, d2):
+        return "with w = 0 nothing but d2 may be left"
+    if not close(nothing, d2):
+        return "where max d1 is 0 it should return d2: look at the division"
+    if not close(other, value):
+        return "ten times d1 changes it: d1 should enter only as a share of its own maximum"
+    per_image = torch.stack([7 * b.max() / a.max() * a + b for a, b in zip(d1, d2, strict=True)])
+    wrong = {"the maxima are taken image by image: that is the scope 'image'; here they run over all maps": per_image}
+    hint = "it is not (w max d2 / max d1) d1 + d2; compare term by term"
+    return compare(value, 7 * d2.max() / d1.max() * d1 + d2, wrong, hint)
+
+
+def check_auroc(auroc: Callable[..., Any]) -> str:
+    """Check a reader's auroc(scores, defective), counted over pairs.
+
+    Paper: eq. (6).
+    """
+    scores = np.array([3.0, 1.0, 2.0, 2.0, 5.0, 2.0, 0.5])
+    defective = np.array([True, False, True, False, True, False, False])
+    bad, good = scores[defective][:, None], scores[~defective]
+    above, ties = (bad > good).mean(), (bad == good).mean()
+    wrong = {
+        "a tie is half of a win, here it counts nothing": above,
+        "a tie is half of a win, here it counts as one": above + ties,
+        "that is the chance that the sound one scores higher": 1 - above - ties / 2,
+        "a share from 0 to 1, not percent": 100 * (above + ties / 2),
+        "divide by the pairs of a defective and a sound image, not by all pairs": (above + ties / 2)
+        * (bad.size * good.size)
+        / scores.size**2,
+    }
+    value, problem = attempt(lambda: auroc(scores, defective), (), "one number")
+    hint = (
+        "over all pairs of a defective and a sound image: 1 where the defective one scores higher, 1/2 for a tie, mean"
+    )
+    return problem or compare(value, above + ties / 2, wrong, hint)
 
 
 def check_gain_interval(interval: Callable[..., Any]) -> str:
@@ -141,25 +245,63 @@ def check_gain_interval(interval: Callable[..., Any]) -> str:
     a, b = shared + rng.normal(0.02, 0.005, 1000), shared + rng.normal(0, 0.003, 1000)
     (low_a, high_a), (low_b, high_b) = (np.quantile(x, [0.025, 0.975]) for x in (a, b))
     gain = a - b
-    apart = "two intervals set against each other: subtract draw by draw first, a draw's images are the same for both"
     error = 1.96 * gain.std() / len(gain) ** 0.5
+    value, problem = attempt(lambda: interval(a, b), (2,), "two numbers, (low, high)")
     wrong = {
-        (low_a - high_b, high_a - low_b): apart,
-        (low_a - low_b, high_a - high_b): apart,
-        tuple(np.quantile(b - a, [0.025, 0.975])): "that is b's gain over a",
-        tuple(np.quantile(gain, [0.05, 0.95])): "that holds 90 % of the draws: leave out 2.5 % at either end",
-        (gain.min(), gain.max()): "that holds all draws: leave out 2.5 % at either end",
-        (gain.mean() - error, gain.mean() + error): "that says how well 1,000 draws know their own mean, not how far "
-        "other images would move it",
+        "two intervals set against each other: subtract draw by draw, a draw's images are the same for both": (
+            low_a - high_b,
+            high_a - low_b,
+        ),
+        "the difference of two intervals is no interval: subtract draw by draw first": (low_a - low_b, high_a - high_b),
+        "that is b's gain over a": np.quantile(b - a, [0.025, 0.975]),
+        "that holds 90 % of the draws: leave out 2.5 % at either end": np.quantile(gain, [0.05, 0.95]),
+        "that holds all draws: leave out 2.5 % at either end": (gain.min(), gain.max()),
+        "that says how well 1,000 draws know their own mean, not how far other images would move it": (
+            gain.mean() - error,
+            gain.mean() + error,
+        ),
     }
+    return problem or compare(value, np.quantile(gain, [0.025, 0.975]), wrong, "look at the draws of a - b", 2e-4)
+
+
+def check_verdict(verdict: Callable[..., Any]) -> str:
+    """Check a reader's verdict(low, high, trainings, margin): "holds", "does not" or "undecided".
+
+    Not in the paper: the rule of notebook 06, findings.verdict.
+    """
+    cases: list[tuple[float, float, Sequence[float], float]] = [
+        (3.0, 7.3, (9.2, 9.0, 7.2), 0.0), (-2.1, 0.9, (-1.2, -0.8, -0.3), 0.0), (0.2, 2.0, (0.5, -0.1, 0.4), 0.0),
+        (-3.0, -0.5, (-1.0, -2.0, -0.4), 0.0), (-0.5, 1.1, (0.4, 0.3, -0.2), -1.0), (0.2, 2.0, (-0.5, -0.1, -0.4), 0.0),
+        (-3.0, -1.2, (-1.5, -2.0, -1.1), -1.0), (-3.0, -0.5, (-1.0, 0.3, -0.4), 0.0), (-0.5, 3.0, (1.0, 2.0, 0.8), 0.0),
+    ]  # fmt: skip
+
+    def rule(low: float, high: float, trainings: Sequence[float], margin: float, of: Any = all) -> str:
+        if low > margin and of(e > margin for e in trainings):
+            return "holds"
+        return "does not" if high < margin and of(e < margin for e in trainings) else "undecided"
+
     try:
-        value = interval(a, b)
-    except Exception as problem:
-        return f"it raises {type(problem).__name__}: {problem}"
-    if value is None:
+        said = [verdict(*case) for case in cases]
+    except Exception as error:
+        return f"it raises {type(error).__name__}: {error}"
+    if any(each is None for each in said):
         return "not yet: it returns None"
-    if np.shape(value) != (2,):
-        return "it should return two numbers, (low, high)"
-    if np.allclose(value, np.quantile(gain, [0.025, 0.975]), atol=2e-4):
+    if not all(each in VERDICTS for each in said):
+        return f"it should return one of {', '.join(VERDICTS)}"
+    wrong: dict[str, Callable[..., str]] = {
+        "the trainings have no say in it": lambda low, high, e, m: rule(low, high, (), m),
+        "one training is not enough: each of them has to agree": lambda *case: rule(*case, of=any),
+        "a claim of 'as good' has its margin below 0: compare with margin, not with 0": lambda low, high, e, m: rule(
+            low, high, e, 0.0
+        ),
+        "the middle of the interval is not its end: low has to lie above, or high below": lambda low, high, e, m: rule(
+            (low + high) / 2, (low + high) / 2, e, m
+        ),
+        "what does not hold is not yet refuted: there is a third answer": lambda *case: (
+            "holds" if rule(*case) == "holds" else "does not"
+        ),
+    }
+    if said == [rule(*case) for case in cases]:
         return RIGHT
-    return next((says for x, says in wrong.items() if np.allclose(value, x, atol=2e-4)), "look at the draws of a - b")
+    hint = "all above the margin: holds; all below: does not; else undecided"
+    return next((says for says, f in wrong.items() if said == [f(*case) for case in cases]), hint)
