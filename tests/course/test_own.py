@@ -72,11 +72,23 @@ def test_spoilt_photographs_are_four_problems(drawn_ci, tmp_path):
     copy = own.spoil(drawn_ci.root, tmp_path / "copy")
     problems = find_problems(copy)
     assert len(problems) == 4, problems
-    for words in ("damaged or cut short", "not an image", ".gif", "mask"):
-        assert sum(words in p for p in problems) >= 1, words
+    for words in ("damaged or cut short", "not an image", "no mask", "16x16"):
+        assert sum(words in p for p in problems) == 1, problems
     assert sorted(p.name for p in drawn_ci.root.rglob("*")) == before
     with pytest.raises(InputError, match="too small to be spoilt"):
         own.spoil(copy / "die" / "test", tmp_path / "other")
+
+
+def test_the_workplace_is_made_anew_in_parts_and_nobody_elses(tmp_path):
+    work = own.workplace(tmp_path / "work", "run")
+    for name in ("run", "parts"):
+        (work / name).mkdir()
+    assert own.workplace(tmp_path / "work", "run") == work
+    assert sorted(p.name for p in work.iterdir()) == ["made-by-notebook-07.txt", "parts"]
+    (tmp_path / "other" / "run").mkdir(parents=True)
+    with pytest.raises(InputError, match="holds something else: name another work_dir"):
+        own.workplace(tmp_path / "other", "run")
+    assert [p.name for p in (tmp_path / "other").iterdir()] == ["run"]
 
 
 def test_thresholds_are_drawn_over_the_groups():

@@ -24,6 +24,9 @@ from timenet_lib.data.folder import FolderIndex, Sample
 from timenet_lib.data.images import as_float, as_uint8
 from timenet_lib.errors import InputError, TimeNetError
 
+RUN = (  # listens to interrupts even where whoever started the notebook does not
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from timenet_lib.cli import main; main()"
+)
 STEP = re.compile(r"step (\d+)")
 SHOW_EVERY = 0.5  # seconds
 GREY = "#767676"
@@ -35,7 +38,7 @@ def timenet(*words: object, folder: str | Path = ".", stop_at: int | None = None
     With stop_at it is interrupted, as by Ctrl-C, once a stage has come so many steps far. Any other failure is a
     TimeNetError with the command's last line.
     """
-    command = [sys.executable, "-m", "timenet_lib", *map(str, words)]
+    command = [sys.executable, "-c", RUN, *map(str, words)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
     process = subprocess.Popen(
         command, bufsize=0, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -115,19 +118,35 @@ def shown(sample: Sample, size: int) -> np.ndarray:
     return outline(to_display(example.x1), example.mask.numpy(), scale=3)
 
 
+def workplace(folder: str | Path, *again: str) -> Path:
+    """Return a folder of this notebook's own, made if need be, without the parts named by again.
+
+    A folder that is not empty and that this notebook did not make is an InputError: nothing in it is touched.
+    """
+    folder, mark = Path(folder), Path(folder, "made-by-notebook-07.txt")
+    if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} holds something else: name another work_dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text("Notebook 07 made this folder, and makes it anew when it is run again.\n")
+    for name in again:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return folder
+
+
 def spoil(folder: str | Path, copy: str | Path) -> Path:
-    """Copy a folder and spoil four of its photographs in ways that happen; return the copy."""
+    """Copy a folder and spoil four of its files in ways that happen; return the copy."""
     copy = Path(copy)
-    shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
     sound = sorted(copy.glob("*/train/good/*.*"))
     masks = sorted(copy.glob("*/ground_truth/*/*.*"))
-    if len(sound) < 3 or not masks:
-        raise InputError(f"{folder} is too small to be spoilt: three sound photographs and a mask are needed")
+    if len(sound) < 2 or len(masks) < 3:
+        raise InputError(f"{folder} is too small to be spoilt: two sound photographs and three masks are needed")
     sound[0].write_bytes(sound[0].read_bytes()[:100])  # cut short by a full card
     sound[1].write_text("see the other folder\n")  # a note with the wrong ending
-    sound[2].with_suffix(".gif").write_bytes(sound[2].read_bytes())
     masks[0].unlink()
+    with Image.open(masks[1]) as mask:
+        half = mask.resize((mask.width // 2, mask.height // 2), Image.Resampling.NEAREST)
+    half.save(masks[1])
     return copy
 
 

@@ -158,5 +158,5 @@ def cache_home() -> Path:
 
 def drawn_folder(size: int = 64, seed: int = 0, train: int = 120, good: int = 20, defective: int = 40) -> Path:
     """Give the cached folder with this data; the first call writes it, and several processes may ask at once."""
-    name = f"drawn-{VERSION}-{size}px-seed{seed}-{train}-{good}-{defective}"
+    name = f"drawn-{VERSION}-float64-{size}px-seed{seed}-{train}-{good}-{defective}"
     return write_drawn(cache_home() / name, size, seed, train, good, defective)
