@@ -21,13 +21,9 @@ from timenet_lib.data.drawn import (
     KINDS,
     OBJECTS,
     TEXTURES,
-    canvas,
-    draw,
     draw_defective,
     draw_normal,
     draw_texture,
-    objects,
-    textures,
 )
 from timenet_lib.errors import DataError, InputError
 
@@ -297,17 +293,6 @@ def test_no_bit_hangs_on_the_processor():
         digest.update(picture.tobytes() + mask.tobytes())
     digest.update(draw_texture(3, 64).tobytes())
     assert digest.hexdigest() == "f73e91d65a42001f02c395c50f763b5a1840a854fb694a733910d3ae4702db8f"
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_change_in_the_last_bits_moves_no_grey_level(name, monkeypatch):
-    normal = draw_normal(name, 64, 3)
-    plain = canvas.noise
-    for module in (canvas, objects, textures):
-        monkeypatch.setattr(module, "noise", lambda *a, **k: plain(*a, **k) * (1 + 4e-16))
-    draw.render.cache_clear()
-    assert np.array_equal(draw_normal(name, 64, 3), normal)
-    draw.render.cache_clear()
 
 
 def test_the_difficulty_was_measured_again_for_the_shipped_weights():

@@ -15,6 +15,7 @@ import numpy as np
 from IPython.display import display
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image
 from torch import Tensor
 
@@ -164,6 +165,9 @@ def thresholds_figure(rows: Mapping[str, Float[np.ndarray, "_"]], limits: Mappin
     ax.set_ylim(0.5, len(rows) + 0.5)
     ax.set_xlabel("image score")
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
