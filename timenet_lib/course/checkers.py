@@ -290,7 +290,7 @@ def check_verdict(verdict: Callable[..., Any]) -> str:
         return f"it should return one of {', '.join(VERDICTS)}"
     wrong: dict[str, Callable[..., str]] = {
         "the trainings have no say in it": lambda low, high, e, m: rule(low, high, (), m),
-        "one training is not enough: each of them has to agree": lambda *case: rule(*case, of=any),
+        "one training is not enough: each of them has to agree": lambda low, high, e, m: rule(low, high, e, m, any),
         "a claim of 'as good' has its margin below 0: compare with margin, not with 0": lambda low, high, e, m: rule(
             low, high, e, 0.0
         ),
