@@ -194,13 +194,21 @@ def outline(
 
     The line lies outside the mask, so the defect stays in sight, and has a white rim, so it is seen on any ground.
     """
-    if image.shape[:2] != mask.shape:
-        raise InputError(f"outline: image {image.shape[:2]} and mask {mask.shape} differ in size")
+    return outlines(image, {colour: mask}, scale)
+
+
+def outlines(
+    image: UInt8[np.ndarray, "h w 3"], masks: Mapping[str, Bool[np.ndarray, "h w"]], scale: int = 4
+) -> UInt8[np.ndarray, "sh sw 3"]:
+    """Draw the outlines of several masks, each in its colour, as `outline` does; the last lies on top."""
     picture = image.repeat(scale, 0).repeat(scale, 1)
-    inside = np.asarray(mask, dtype=bool).repeat(scale, 0).repeat(scale, 1)
-    line = binary_dilation(inside, iterations=max(1, scale - 1))
-    picture[binary_dilation(line, iterations=max(1, scale // 2)) & ~line] = 255
-    picture[line & ~inside] = np.round(np.array(to_rgb(colour)) * 255)
+    for colour, mask in masks.items():
+        if image.shape[:2] != mask.shape:
+            raise InputError(f"outline: image {image.shape[:2]} and mask {mask.shape} differ in size")
+        inside = np.asarray(mask, dtype=bool).repeat(scale, 0).repeat(scale, 1)
+        line = binary_dilation(inside, iterations=max(1, scale - 1))
+        picture[binary_dilation(line, iterations=max(1, scale // 2)) & ~line] = 255
+        picture[line & ~inside] = np.round(np.array(to_rgb(colour)) * 255)
     return picture
 
 
