@@ -23,6 +23,7 @@ function makePanel(panel, size, grid) {
   const figure = element("figure", "timenet-panel", grid);
   const width = shownWidth(panel, size);
   figure.style.width = `${width}px`;
+  figure.classList.toggle("timenet-large", width > 200); // stands alone on a phone
   const title = element("div", "timenet-title", figure);
   const canvas = element("canvas", "timenet-picture", figure, { role: "img" });
   canvas.style.width = `${width}px`;
