@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 import numpy as np
 import traitlets
 
+from timenet_lib.course.contours import rates, verdict
 from timenet_lib.course.explore import T_RANGE, score_range
-from timenet_lib.course.models import load_example
+from timenet_lib.course.models import Example, load_example
+from timenet_lib.course.scoring import FOUND
 from timenet_lib.course.style import COLOURS, LABELS, Number, heat, outline, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, Sample
@@ -49,7 +51,7 @@ class LiveExplorer(Viewer):
         first = [*self._place(start), 0, self._ts.index(model.preset.t), len(model.methods) - 1]
         alt = (
             "For one test image, one noise seed, one t and one method, each chosen by a control: the image, the noised "
-            "image, the reconstruction, the T map and the score map."
+            "image, the reconstruction, the T map, the score map and the contour of what is found."
         )
         super().__init__(self._predict(first), [self._ts[first[3]]], "t", alt=alt)
         self.content = self.content | {"controls": self._controls(first[0])}
@@ -111,7 +113,7 @@ class LiveExplorer(Viewer):
         return [
             Panel("input", photo, readouts=[example.name], caption="true defect outlined"),
             Panel("noised", to_display(xt[0]), readouts=[f"t = {t:.2f}"]),
-            *panels_of(self.prediction, method),
+            *panels_of(self.prediction, example, method),
         ]
 
     def _state(self) -> str:
@@ -120,23 +122,24 @@ class LiveExplorer(Viewer):
         return "{}, {}, noise seed {}, t = {}, {}   (controls, where the notebook runs)".format(*words)
 
 
-def panels_of(p: Prediction, method: str) -> list[Panel]:
-    """Return a prediction of one image as panels: reconstruction, T map, score map."""
+def panels_of(p: Prediction, example: Example, method: str) -> list[Panel]:
+    """Return a prediction of one image as panels: reconstruction, T map, score map, what is found."""
     assert p.threshold is not None
-    assert p.defective is not None
+    assert p.mask is not None
+    score, found = verdict(float(p.image_score[0]), p.threshold), p.mask[0].numpy()
     if p.timestep_map is None:
         size = p.score_map.shape[-1]
-        t_map = Panel("T map", np.full((size, size, 3), 230, np.uint8), readouts=[""], caption="TimeNet has one")
+        t_map = Panel("T map", np.full((size, size, 3), 230, np.uint8), "only TimeNet has one", [""])
     else:
         picture, mean = heat(p.timestep_map[0].numpy(), *T_RANGE, "viridis"), float(p.timestep_map.mean())
-        t_map = Panel("T map", picture, readouts=[f"mean {mean:.2f}"], caption="dark: 0.5, bright: 1")
-    score, verdict = float(p.image_score[0]), "defective" if p.defective[0] else "sound"
+        t_map = Panel("T map", picture, "dark: 0.5, bright: 1", [f"mean {mean:.2f}"])
+    contour = outline(to_display(example.x1), found, FOUND, 3)
     return [
         Panel("rebuilt", to_display(p.reconstruction[0]), readouts=[LABELS[method]], colour=COLOURS[method]),
         t_map,
-        Panel("score map", heat(p.score_map[0].numpy(), *score_range(p)), readouts=[f"score {score:.2f}: {verdict}"],
-              caption=f"threshold {p.threshold:.2f}"),
-    ]  # fmt: skip
+        Panel("score map", heat(p.score_map[0].numpy(), *score_range(p)), "bright: most different", [score]),
+        Panel("found", contour, "above the pixel threshold", [rates(found, example.mask.numpy())]),
+    ]
 
 
 def image_names(samples: Sequence[Sample]) -> list[str]:
