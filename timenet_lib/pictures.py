@@ -1,5 +1,7 @@
 """Score maps as pictures: a heat map's colours, and a mask's outline on its photograph."""
 
+from collections.abc import Mapping
+
 import matplotlib
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -35,12 +37,23 @@ def outline(
     The line, `width` pixels of the enlarged image wide and by default one less than `scale`, lies outside the mask, so
     the defect stays in sight, and has a white rim, so it is seen on any ground.
     """
-    if image.shape[:2] != mask.shape:
-        raise InputError(f"outline: image {image.shape[:2]} and mask {mask.shape} differ in size")
-    picture = image.repeat(scale, 0).repeat(scale, 1)
-    inside = np.asarray(mask, dtype=bool).repeat(scale, 0).repeat(scale, 1)
+    return outlines(image, {colour: mask}, scale, width)
+
+
+def outlines(
+    image: UInt8[np.ndarray, "h w 3"],
+    masks: Mapping[str, Bool[np.ndarray, "h w"]],
+    scale: int = 4,
+    width: int | None = None,
+) -> UInt8[np.ndarray, "sh sw 3"]:
+    """Draw the outlines of several masks, each in its colour, as `outline` does; the last lies on top."""
     width = max(1, scale - 1) if width is None else width
-    line = binary_dilation(inside, iterations=width)
-    picture[binary_dilation(line, iterations=(width + 1) // 2) & ~line] = 255
-    picture[line & ~inside] = np.round(np.array(to_rgb(colour)) * 255)
+    picture = image.repeat(scale, 0).repeat(scale, 1)
+    for colour, mask in masks.items():
+        if image.shape[:2] != mask.shape:
+            raise InputError(f"outline: image {image.shape[:2]} and mask {mask.shape} differ in size")
+        inside = np.asarray(mask, dtype=bool).repeat(scale, 0).repeat(scale, 1)
+        line = binary_dilation(inside, iterations=width)
+        picture[binary_dilation(line, iterations=(width + 1) // 2) & ~line] = 255
+        picture[line & ~inside] = np.round(np.array(to_rgb(colour)) * 255)
     return picture

@@ -56,3 +56,15 @@ def alone(page):
     yield page
     assert page.problems == []
     assert asked == []
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how long the steps took that the tests measured."""
+    reports = [r for name in ("passed", "failed") for r in terminalreporter.stats.get(name, ()) if r.when == "call"]
+    lines = [
+        f"{r.nodeid}: {what}: {said}" for r in reports for what, said in r.user_properties if what.startswith("key to")
+    ]
+    if lines:
+        terminalreporter.section("measured in the browser")
+        for line in lines:
+            terminalreporter.write_line(line)

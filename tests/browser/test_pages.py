@@ -25,6 +25,16 @@ def test_there_are_four_pages_at_least_and_none_is_large():
     assert all(path.stat().st_size < MEGABYTES * 1e6 for path in PAGES)
 
 
+def test_what_a_page_is_about_is_set_as_a_formula(opened):
+    fractions = {"04_weight": 1, "04_lambda": 1, "04_threshold": 1, "01_trajectories": 1, "02_trajectories": 1}
+    name = opened.url.rsplit("/", 1)[1].removesuffix(".html")
+    assert opened.locator("math").count() >= 1
+    assert opened.locator("mfrac").count() == fractions.get(name, 0)
+    for math in opened.locator("math").all():
+        assert math.bounding_box()["height"] > 10
+        assert math.evaluate("m => m.textContent.includes('=') || m.textContent.includes('≥')")
+
+
 def test_the_slider_moves_and_the_picture_changes(opened):
     before, now = opened.evaluate(PICTURES), opened.locator("output").inner_text()
     opened.locator("input[type=range]").focus()
@@ -39,6 +49,10 @@ def test_it_fits_a_phone(opened):
     opened.set_viewport_size({"width": 390, "height": 800})
     opened.wait_for_timeout(200)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    last = opened.locator("canvas").last
+    last.scroll_into_view_if_needed()
+    assert last.bounding_box()["width"] > 150
+    assert opened.locator("input[type=range]").bounding_box()["y"] >= 0  # the controls stay in sight
     box = opened.locator("input[type=range]").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 390

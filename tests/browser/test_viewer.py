@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from timenet_lib.course import formulas
 from timenet_lib.course.viewer import Panel, Viewer
 
 pytestmark = pytest.mark.browser
@@ -103,3 +104,81 @@ def test_one_item_needs_no_list(page, tmp_path):
     assert page.locator("output").inner_text() == "step = 1"
     assert level(page, 0) == 10
     assert page.problems == []
+
+
+def test_one_value_needs_no_slider(alone, tmp_path):
+    viewer = Viewer([Panel("still", flat(60))], [0.5], "t", alt="grey")
+    alone.goto(viewer.to_html(tmp_path / "viewer.html", "Grey").as_uri())
+    assert level(alone, 0) == 60
+    assert alone.locator("input, select, output").count() == 0
+
+
+def test_formulas_are_set_without_a_network(alone, tmp_path):
+    viewer = Viewer([Panel("still", flat(60))], [0.5], "t", alt="grey", formulas=[formulas.LEVELS, formulas.ONE_STEP])
+    alone.goto(viewer.to_html(tmp_path / "viewer.html", "Grey").as_uri())
+    assert alone.locator("math").count() == 2
+    above, below = (alone.locator("mfrac > mrow").nth(i).bounding_box() for i in (0, 1))
+    assert above["y"] + above["height"] <= below["y"] + 2
+    assert abs(above["x"] + above["width"] / 2 - below["x"] - below["width"] / 2) < 3
+    name, index = (alone.locator("msub").first.locator("> *").nth(i).bounding_box() for i in (0, 1))
+    assert index["y"] > name["y"]
+    assert index["height"] < name["height"]
+    assert alone.locator("msub").first.evaluate("e => e.namespaceURI") == "http://www.w3.org/1998/Math/MathML"
+
+
+@pytest.fixture
+def live(alone, tmp_path):
+    """Open a page whose model stands in for a kernel: it keeps what was chosen, and `answer` sends other content."""
+    viewer = Viewer([Panel("moving", flat(10), readouts=["a"])], [0.5], "t", alt="greys")
+    path = viewer.to_html(tmp_path / "viewer.html", "Greys")
+    page = path.read_text()
+    stub = "save_changes() {}, on() {}, off() {},"
+    assert stub in page
+    page = page.replace(stub, "save_changes() { window.sent = state.chosen; }, on(e, f) { heard[e] = f; }, off() {},")
+    page = page.replace(
+        'const state = JSON.parse(document.getElementById("state").textContent);',
+        """
+const state = JSON.parse(document.getElementById("state").textContent), heard = {};
+state.chosen = [0, 1];
+state.content.controls = [
+  { label: "class", options: ["die", "wood"], slider: false },
+  { label: "seed", options: ["3", "4", "5"], slider: true },
+];
+window.answer = (change) => { state.content = { ...state.content, ...change }; heard["change:content"](); };
+window.tell = (chosen) => { state.chosen = chosen; heard["change:chosen"](); };""",
+    )
+    path.write_text(page)
+    alone.goto(path.as_uri())
+    return alone
+
+
+def test_live_controls_are_labelled_and_send_what_is_chosen(live):
+    assert live.get_by_role("combobox", name="class").input_value() == "0"
+    slider = live.get_by_role("slider", name="seed")
+    assert slider.get_attribute("aria-valuetext") == "seed = 4"
+    slider.focus()
+    live.keyboard.press("ArrowRight")
+    assert live.evaluate("window.sent") == [0, 2]
+    assert live.locator("output").inner_text() == "seed = 5"
+    live.get_by_role("combobox", name="class").select_option(label="wood")
+    assert live.evaluate("window.sent") == [1, 2]
+    live.get_by_role("combobox", name="class").press("ArrowUp")
+    assert live.evaluate("window.sent") == [0, 2]
+
+
+def test_an_answer_changes_pictures_words_and_lists(live):
+    assert level(live, 0) == 10
+    other = Viewer([Panel("moving", flat(200), readouts=["b"], colour="#009E73")], [0.7], "t", alt="greys").content
+    controls = [
+        {"label": "class", "options": ["die", "wood", "gear"], "slider": False},
+        {"label": "seed", "options": ["3", "4", "5"], "slider": True},
+    ]
+    live.evaluate("window.answer", other | {"controls": controls})
+    live.wait_for_function("document.querySelector('canvas').getContext('2d').getImageData(9, 9, 1, 1).data[0] === 200")
+    assert live.locator(".timenet-readout").inner_text() == "b"
+    assert live.locator("option").all_inner_texts() == ["die", "wood", "gear"]
+    assert live.locator("figure").evaluate("f => getComputedStyle(f).borderTopColor") == "rgb(0, 158, 115)"
+    assert live.get_by_role("img", name="moving, t = 0.70, b").count() == 1
+    live.evaluate("window.tell", [2, 0])
+    assert live.get_by_role("combobox").input_value() == "2"
+    assert live.locator("output").inner_text() == "seed = 3"

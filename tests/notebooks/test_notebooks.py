@@ -90,6 +90,7 @@ FIGURES = {
         "fig6.png",
         "interactive/04_weight.html",
         "interactive/04_lambda.html",
+        "interactive/04_threshold.html",
     },
     "05_benchmark": {
         *(f"fig{k}.png" for k in (2, 3, 4)),
@@ -100,6 +101,7 @@ FIGURES = {
     },
     "06_ablations": {
         "fig7.svg",
+        "interactive/06_t.html",
         *(f"{name}.{ending}" for name in ("table3", "table4", "table5", "06_findings") for ending in ("md", "csv")),
     },
 }

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from timenet_lib.course import formulas
 from timenet_lib.course.models import Example, load_example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, outline, to_display
 from timenet_lib.course.viewer import Panel, Viewer
@@ -83,6 +84,7 @@ def timestep_explorer(
         value=start,
         alt="For one test image and a noise level t chosen by a slider: the image, the noised image, its one-step "
         "reconstructions by flow 0, flow 1 and TimeNet, and TimeNet's T map and score map.",
+        formulas=[formulas.NOISED, formulas.ONE_STEP, formulas.STEERED_STEP],
     )
 
 

@@ -18,6 +18,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
+from timenet_lib.course import formulas
 from timenet_lib.course.points import CENTRES, CLASSES, STD, noise_points, sample_points
 from timenet_lib.course.style import COLOURS, LABELS, Number, new_figure, styled
 from timenet_lib.course.viewer import Panel, Viewer
@@ -217,4 +218,5 @@ def points_viewer(
         label, colour = look(name)
         pictures = draw_frames(path[:, :count], c[:count], colour or PLAIN, steps)
         shown.append(Panel(label, pictures, colour=colour or ""))
-    return Viewer(shown, [round(float(times[i]), 4) for i in steps], "t", alt=alt, value=start, size=FRAME)
+    shown_times = [round(float(times[i]), 4) for i in steps]
+    return Viewer(shown, shown_times, "t", alt=alt, value=start, size=FRAME, formulas=[formulas.ODE])

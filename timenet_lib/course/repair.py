@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from timenet_lib.course import formulas
 from timenet_lib.course.explore import T_RANGE, column_title, stack
 from timenet_lib.course.gain import format_gain
 from timenet_lib.course.models import Example, recorded
@@ -64,7 +65,9 @@ def failures_explorer(
         "For a part with a synthetic defect and a noise level t chosen by a slider: the image, the noised one, "
         f"and one-step reconstructions by {' and '.join(LABELS[m] for m in methods)}."
     )
-    return Viewer(items, list(ts), "t", value=start, alt=alt, choice_label="pair")
+    steps = [formulas.ONE_STEP if method != "timenet" else formulas.STEERED_STEP for method in methods]
+    shown = [formulas.NOISED, *dict.fromkeys(steps)]
+    return Viewer(items, list(ts), "t", value=start, alt=alt, choice_label="pair", formulas=shown)
 
 
 def readout(x1_hat: Float[Tensor, "1 3 h w"], clean_hat: Float[Tensor, "1 3 h w"], one: Synthesised) -> str:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from timenet_lib.course import formulas
 from timenet_lib.course.models import Example, recorded
 from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
@@ -105,7 +106,7 @@ def steps_explorer(
         "For one image and a noise level t chosen by a slider: the image, the noised image, and what "
         f"{who} rebuilds of it in one step and in ten."
     )
-    return Viewer(items, list(ts), "t", value=start, alt=alt)
+    return Viewer(items, list(ts), "t", value=start, alt=alt, formulas=[formulas.NOISED, formulas.ONE_STEP])
 
 
 def shown_records(model: TimeNet) -> dict[str, Mapping[str, Any]]:

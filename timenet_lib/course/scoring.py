@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from timenet_lib.ablations import choice_maps, pixels_alone
+from timenet_lib.course import formulas
 from timenet_lib.course.explore import stack
 from timenet_lib.course.models import Example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, new_figure, outline, to_display
@@ -109,7 +110,9 @@ def weight_explorer(
         "For one image and one feature level: the Euclidean map d1, the cosine map d2, and their combination F for a "
         "weight w chosen by a slider. At w = 0 F is d2; the larger w, the more it looks like d1."
     )
-    return Viewer(items, list(ws), "w", value=7.0, alt=alt, format=".1f", choice_label="level")
+    return Viewer(
+        items, list(ws), "w", value=7.0, alt=alt, format=".1f", choice_label="level", formulas=[formulas.LEVELS]
+    )
 
 
 def lambda_explorer(
@@ -132,7 +135,7 @@ def lambda_explorer(
         "For one image: the pixel map, the feature map, and the score map for a lambda chosen by a slider. At 0 the "
         "score map is the feature map alone; the larger lambda, the more it looks like the pixel map."
     )
-    return Viewer(items, list(lams), "lambda", value=7.0, alt=alt, format=".1f")
+    return Viewer(items, list(lams), "lambda", value=7.0, alt=alt, format=".1f", formulas=[formulas.PIXELS])
 
 
 def own_heat(m: Float[Tensor, "h w"]) -> np.ndarray:

@@ -1,7 +1,8 @@
-// The course's one viewer. The same `render` runs in a notebook (anywidget hands it the model) and in an exported page (a stub
-// model): everything happens here, so no kernel is needed. content = {label, steps, choiceLabel, columns, size, alt, items:
+// The course's one viewer. The same `render` runs in a notebook (anywidget hands it the model) and in an exported page (a
+// stub model): everything happens here, so no kernel is needed. content = {label, steps, choiceLabel, columns, size, alt, items:
 // [{name, panels: [{title, caption, colour, readouts, width, height, count, columns, margin, sheet}]}]}; a sheet is one
-// picture that holds `count` frames, `columns` to a row, each with a `margin` around it.
+// picture that holds `count` frames, `columns` to a row, each with a `margin` around it. Live exploration (live.py) adds
+// controls: [{label, options, slider}]; what they are set to goes to the kernel as `chosen`, and it answers with content.
 
 const GAP = 12; // as in viewer.css
 
@@ -20,14 +21,13 @@ function shownWidth(panel, size) {
 
 function makePanel(panel, size, grid) {
   const figure = element("figure", "timenet-panel", grid);
-  if (panel.colour) figure.style.borderTopColor = panel.colour;
   const width = shownWidth(panel, size);
   figure.style.width = `${width}px`;
+  figure.classList.toggle("timenet-large", width > 200); // stands alone on a phone
   const title = element("div", "timenet-title", figure);
   const canvas = element("canvas", "timenet-picture", figure, { role: "img" });
   canvas.style.width = `${width}px`;
   const readout = element("div", "timenet-readout", figure);
-  readout.hidden = panel.readouts.length === 0;
   const caption = element("figcaption", "timenet-caption", figure);
   return { figure, title, canvas, readout, caption, shown: null };
 }
@@ -37,29 +37,36 @@ function keepKeys(control) {
   control.addEventListener("keydown", (event) => event.stopPropagation());
 }
 
-function makeControls(content, root) {
-  const bar = element("div", "timenet-controls", root);
-  let select = null;
-  if (content.items.length > 1) {
-    const label = element("label", "timenet-choice", bar);
-    label.append(`${content.choiceLabel} `);
-    select = element("select", "", label);
-    content.items.forEach((item, index) => {
-      element("option", "", select, { value: index }).textContent = item.name;
-    });
-    keepKeys(select);
+function makeList(bar, label) {
+  const box = element("label", "timenet-choice", bar);
+  box.append(`${label} `);
+  const input = element("select", "", box);
+  keepKeys(input);
+  function show(index, options) {
+    const there = Array.from(input.options, (option) => option.text);
+    if (there.join("\n") !== options.join("\n")) {
+      input.replaceChildren(...options.map((text, value) => new Option(text, value)));
+    }
+    input.value = index;
   }
-  const label = element("label", "timenet-slider", bar);
-  const value = element("output", "timenet-value", label);
-  element("span", "timenet-end", label).textContent = content.steps[0];
-  const slider = element("input", "", label, {
-    type: "range", min: 0, max: content.steps.length - 1, step: 1, "aria-label": content.label,
-  });
-  element("span", "timenet-end", label).textContent = content.steps[content.steps.length - 1];
-  keepKeys(slider);
-  const widest = Math.max(...content.steps.map((text) => text.length));
-  value.style.minWidth = `${content.label.length + 3 + widest}ch`;
-  return { select, slider, value };
+  return { input, show };
+}
+
+function makeSlider(bar, label, options) {
+  const box = element("label", "timenet-slider", bar);
+  const value = element("output", "timenet-value", box);
+  element("span", "timenet-end", box).textContent = options[0];
+  const input = element("input", "", box, { type: "range", min: 0, max: options.length - 1, step: 1, "aria-label": label });
+  element("span", "timenet-end", box).textContent = options[options.length - 1];
+  keepKeys(input);
+  value.style.minWidth = `${label.length + 3 + Math.max(...options.map((text) => text.length))}ch`;
+  function show(index) {
+    const now = `${label} = ${options[index]}`;
+    input.value = index;
+    input.setAttribute("aria-valuetext", now);
+    value.textContent = now;
+  }
+  return { input, show };
 }
 
 function drawFrame(view, panel, image, step) {
@@ -74,9 +81,12 @@ function drawFrame(view, panel, image, step) {
 }
 
 function render({ model, el }) {
-  const content = model.get("content");
+  let content = model.get("content");
   const root = element("div", "timenet-viewer", el, { role: "group", "aria-label": content.alt });
-  const controls = makeControls(content, root);
+  const bar = element("div", "timenet-controls", root);
+  const list = content.items.length > 1 ? makeList(bar, content.choiceLabel) : null;
+  const slider = content.steps.length > 1 ? makeSlider(bar, content.label, content.steps) : null;
+  const live = (content.controls ?? []).map((each) => (each.slider ? makeSlider : makeList)(bar, each.label, each.options));
   const grid = element("div", "timenet-grid", root);
   grid.style.maxWidth = `${content.columns * (shownWidth(content.items[0].panels[0], content.size) + GAP)}px`;
   const views = content.items[0].panels.map((panel) => makePanel(panel, content.size, grid));
@@ -96,15 +106,16 @@ function render({ model, el }) {
     const step = model.get("step");
     const item = content.items[model.get("item")];
     const now = `${content.label} = ${content.steps[step]}`;
-    controls.slider.value = step;
-    controls.slider.setAttribute("aria-valuetext", now);
-    controls.value.textContent = now;
-    if (controls.select) controls.select.value = model.get("item");
+    slider?.show(step);
+    list?.show(model.get("item"), content.items.map((each) => each.name));
+    live.forEach((control, index) => control.show(model.get("chosen")[index], content.controls[index].options));
     item.panels.forEach((panel, index) => {
       const view = views[index];
       const readout = panel.readouts[Math.min(step, panel.readouts.length - 1)] ?? "";
+      view.figure.style.borderTopColor = panel.colour;
       view.title.textContent = panel.title;
       view.readout.textContent = readout;
+      view.readout.hidden = panel.readouts.length === 0;
       view.caption.textContent = panel.caption;
       view.canvas.setAttribute("aria-label", [panel.title, item.name, now, readout].filter(Boolean).join(", "));
       view.shown = imageOf(panel);
@@ -113,19 +124,28 @@ function render({ model, el }) {
   }
 
   function put(name, value) {
-    model.set(name, Number(value));
+    model.set(name, value);
     model.save_changes();
     update();
   }
 
-  controls.slider.addEventListener("input", () => put("step", controls.slider.value));
-  if (controls.select) controls.select.addEventListener("change", () => put("item", controls.select.value));
-  model.on("change:step", update);
-  model.on("change:item", update);
+  // A kernel has sent other pictures; the old ones stay in sight until these are decoded.
+  function replace() {
+    content = model.get("content");
+    images.clear();
+    update();
+  }
+
+  slider?.input.addEventListener("input", () => put("step", Number(slider.input.value)));
+  list?.input.addEventListener("change", () => put("item", Number(list.input.value)));
+  live.forEach(({ input }, index) => {
+    input.addEventListener("input", () => put("chosen", model.get("chosen").with(index, Number(input.value))));
+  });
+  const listeners = { "change:step": update, "change:item": update, "change:chosen": update, "change:content": replace };
+  for (const [event, listener] of Object.entries(listeners)) model.on(event, listener);
   update();
   return () => {
-    model.off("change:step", update);
-    model.off("change:item", update);
+    for (const [event, listener] of Object.entries(listeners)) model.off(event, listener);
   };
 }
 

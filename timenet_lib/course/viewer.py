@@ -36,12 +36,13 @@ _PAGE = """<!doctype html>
 <title>{title}</title>
 <style>
 body {{ max-width: 1100px; margin: 24px auto; padding: 0 12px; font-family: system-ui, sans-serif; }}
+.timenet-formula {{ overflow-x: auto; font-size: 18px; padding: 6px 0; }}
 {css}</style>
 </head>
 <body>
 <h1>{title}</h1>
 <p>{alt}</p>
-<div id="viewer"></div>
+{formula}<div id="viewer"></div>
 <noscript>This page needs JavaScript to show its pictures.</noscript>
 <script type="application/json" id="state">{state}</script>
 <script type="module">
@@ -75,12 +76,13 @@ class Panel:
 
 
 class Viewer(anywidget.AnyWidget):
-    """Panels in a row, moved by one slider; with several items, a list to choose from.
+    """Panels in a row, moved by one slider (one value needs none); with several items, a list to choose from.
 
     `panels` are the panels of the only item, or those of each item by its name; all items have the same titles.
     `values` are the slider's, `value` the nearest to start at; `label` is its name, as in "t = 0.83". `size` is the
     panels' greatest width in CSS pixels (192, or what lets five stand in one row): frames are enlarged by whole and
-    half numbers only. `quality` is that of WebP; what is smaller without loss is kept without.
+    half numbers only. `quality` is that of WebP; what is smaller without loss is kept without. `formulas` are MathML
+    (see `formulas.py`), which the exported page shows above the pictures.
     """
 
     _esm = _HERE / "viewer.js"
@@ -102,6 +104,7 @@ class Viewer(anywidget.AnyWidget):
         format: str = ".2f",
         size: int | None = None,
         quality: int = 80,
+        formulas: Sequence[str] = (),
     ) -> None:
         items = {key: list(each) for key, each in panels.items()} if isinstance(panels, Mapping) else {"": list(panels)}
         _check(items, values, alt)
@@ -116,11 +119,19 @@ class Viewer(anywidget.AnyWidget):
             "columns": columns,
             "size": size or min(_PANEL_WIDTH, _ROW_WIDTH // columns - _GAP),
             "alt": alt,
-            "items": [{"name": name, "panels": [_encode(p, quality) for p in each]} for name, each in items.items()],
         }
         step = 0 if value is None else int(np.argmin(np.abs(np.asarray(values, dtype=float) - value)))
+        self._quality, self._formulas = quality, tuple(formulas)
+        content |= self._encoded(items)
         super().__init__(content=content, step=step, item=0 if item is None else list(items).index(item))
+
+    def _encoded(self, items: Mapping[str, Sequence[Panel]]) -> dict[str, Any]:
+        """Return the items as the front end takes them, and keep them for the still picture."""
         self._panels = list(items.values())
+        named = [
+            {"name": name, "panels": [_encode(panel, self._quality) for panel in each]} for name, each in items.items()
+        ]
+        return {"items": named}
 
     @property
     def alt(self) -> str:
@@ -153,10 +164,14 @@ class Viewer(anywidget.AnyWidget):
             ax.set(xticks=[], yticks=[], xlabel=_at(panel.readouts, self.step) if panel.readouts else "")
             for spine in ax.spines.values():
                 spine.set(visible=True, color=panel.colour or "#B0B0B0", linewidth=2 if panel.colour else 0.8)
+        figure.suptitle(self._state())
+        return render(figure)
+
+    def _state(self) -> str:
+        """Return the present state in words, as the title of the still picture."""
         name = self.content["items"][self.item]["name"]
         now = f"{self.content['label']} = {self.content['steps'][self.step]}"
-        figure.suptitle(", ".join(filter(None, [name, now])) + "   (a slider, where the notebook runs)")
-        return render(figure)
+        return ", ".join(filter(None, [name, now])) + "   (a slider, where the notebook runs)"
 
     def to_html(self, path: str | Path, title: str) -> Path:
         """Write the viewer as one page that needs neither kernel nor network, and return its path."""
@@ -164,6 +179,7 @@ class Viewer(anywidget.AnyWidget):
         page = _PAGE.format(
             title=escape(title),
             alt=escape(self.alt),
+            formula="".join(f'<div class="timenet-formula">{each}</div>\n' for each in self._formulas),
             css=(_HERE / "viewer.css").read_text(encoding="utf-8"),
             script=(_HERE / "viewer.js").read_text(encoding="utf-8"),
             state=json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),

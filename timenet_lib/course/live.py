@@ -1,0 +1,148 @@
+"""Live exploration: choose class, image, noise seed, t and method; the reconstruction and its maps follow.
+
+The other viewers hold their frames. This one asks the kernel for each picture, one reconstruction at a time; without
+a kernel its still picture is what there is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import traitlets
+
+from timenet_lib.course.contours import rates, verdict
+from timenet_lib.course.explore import T_RANGE, score_range
+from timenet_lib.course.models import Example, load_example
+from timenet_lib.course.scoring import FOUND
+from timenet_lib.course.style import COLOURS, LABELS, Number, heat, outline, to_display
+from timenet_lib.course.viewer import Panel, Viewer
+from timenet_lib.data.folder import FolderIndex, Sample
+from timenet_lib.detector import Prediction, TimeNet
+from timenet_lib.errors import InputError
+from timenet_lib.path import full_t, image_noise, interpolate
+
+NAMES = ("class", "image", "noise seed", "t", "method")  # what there is to choose, in this order
+TS = tuple(round(0.05 * i, 2) for i in range(6, 20))
+SEEDS = 10
+
+
+class LiveExplorer(Viewer):
+    """A viewer of one image and one method, whose controls reach the model.
+
+    `chosen` holds a number for each of NAMES, its place in its list. `start` is the (class, kind) to begin with, by
+    default the first test image; the rest begins at noise seed `seed`, the working point and the last method.
+    `prediction` is what the model says of the present choice.
+    """
+
+    chosen = traitlets.List(traitlets.Int()).tag(sync=True)
+
+    def __init__(
+        self,
+        model: TimeNet,
+        index: FolderIndex,
+        start: tuple[str, str] | None = None,
+        seed: int = 0,
+        ts: Sequence[Number] = TS,
+    ) -> None:
+        samples = {name: [s for s in index.test if s.class_name == name] for name in index.classes}
+        self._model, self._samples = model, {name: each for name, each in samples.items() if each}
+        self._seeds, self._ts = range(seed, seed + SEEDS), sorted({*ts, model.preset.t})
+        first = [*self._place(start), 0, self._ts.index(model.preset.t), len(model.methods) - 1]
+        alt = (
+            "For one test image, one noise seed, one t and one method, each chosen by a control: the image, the noised "
+            "image, the reconstruction, the T map, the score map and the contour of what is found."
+        )
+        super().__init__(self._predict(first), [self._ts[first[3]]], "t", alt=alt)
+        self.content = self.content | {"controls": self._controls(first[0])}
+        self.chosen = first
+        self.observe(self._follow, "chosen")
+
+    def to_html(self, path: str | Path, title: str) -> NoReturn:
+        """Refuse: a page has no kernel."""
+        raise InputError("live exploration needs a kernel, so it makes no page: export a viewer that holds its frames")
+
+    def _place(self, start: tuple[str, str] | None) -> tuple[int, int]:
+        """Return where a class, and the first image of a kind of it, stand in their lists."""
+        for k, samples in enumerate(self._samples.values()):
+            for i, sample in enumerate(samples):
+                if start in (None, (sample.class_name, sample.kind)):
+                    return k, i
+        raise InputError(f"no test image of (class, kind) {start}: the classes are {', '.join(self._samples)}")
+
+    def _options(self, class_number: int) -> list[list[str]]:
+        """Return the names to choose from, a list for each of NAMES."""
+        classes = list(self._samples)
+        images = image_names(self._samples[classes[class_number]])
+        methods = [LABELS[method] for method in self._model.methods]
+        return [classes, images, [str(seed) for seed in self._seeds], [f"{t:.2f}" for t in self._ts], methods]
+
+    def _controls(self, class_number: int) -> list[dict[str, Any]]:
+        named = zip(NAMES, self._options(class_number), strict=True)
+        return [{"label": name, "options": each, "slider": name in ("noise seed", "t")} for name, each in named]
+
+    @traitlets.validate("chosen")
+    def _inside(self, proposal: Any) -> list[int]:
+        """Refuse what is in no list; an image beyond the last of another class becomes that last one."""
+        chosen = list(proposal["value"])
+        if len(chosen) != len(NAMES):
+            raise InputError(f"{len(chosen)} numbers, but there are {len(NAMES)} to choose: {', '.join(NAMES)}")
+        options = self._options(chosen[0] if 0 <= chosen[0] < len(self._samples) else 0)
+        if self.chosen and self.chosen[0] != chosen[0]:
+            chosen[1] = min(chosen[1], len(options[1]) - 1)
+        for name, place, each in zip(NAMES, chosen, options, strict=True):
+            if not 0 <= place < len(each):
+                raise InputError(f"no {name} at place {place}: the places are 0 to {len(each) - 1}")
+        return chosen
+
+    def _follow(self, _: Any) -> None:
+        """Show what was chosen."""
+        panels = self._predict(self.chosen)
+        now = {"steps": [f"{self._ts[self.chosen[3]]:.2f}"], "controls": self._controls(self.chosen[0])}
+        self.content = self.content | self._encoded({"": panels}) | now
+
+    def _predict(self, chosen: Sequence[int]) -> list[Panel]:
+        """Ask the model, keep its prediction, and return the panels."""
+        name = list(self._samples)[chosen[0]]
+        example = load_example(self._samples[name][chosen[1]], self._model.preset.image_size)
+        seed, t, method = self._seeds[chosen[2]], self._ts[chosen[3]], self._model.methods[chosen[4]]
+        x1 = example.x1[None]
+        self.prediction = self._model.predict(x1, name, method, t, seed)
+        xt = interpolate(image_noise(x1, seed), x1, full_t(t, x1))
+        photo = outline(to_display(example.x1), example.mask.numpy(), scale=3)
+        return [
+            Panel("input", photo, readouts=[example.name], caption="true defect outlined"),
+            Panel("noised", to_display(xt[0]), readouts=[f"t = {t:.2f}"]),
+            *panels_of(self.prediction, example, method),
+        ]
+
+    def _state(self) -> str:
+        options = self._options(self.chosen[0])
+        words = [each[place] for each, place in zip(options, self.chosen, strict=True)]
+        return "{}, {}, noise seed {}, t = {}, {}   (controls, where the notebook runs)".format(*words)
+
+
+def panels_of(p: Prediction, example: Example, method: str) -> list[Panel]:
+    """Return a prediction of one image as panels: reconstruction, T map, score map, what is found."""
+    assert p.threshold is not None
+    assert p.mask is not None
+    score, found = verdict(float(p.image_score[0]), p.threshold), p.mask[0].numpy()
+    if p.timestep_map is None:
+        size = p.score_map.shape[-1]
+        t_map = Panel("T map", np.full((size, size, 3), 230, np.uint8), "only TimeNet has one", [""])
+    else:
+        picture, mean = heat(p.timestep_map[0].numpy(), *T_RANGE, "viridis"), float(p.timestep_map.mean())
+        t_map = Panel("T map", picture, "dark: 0.5, bright: 1", [f"mean {mean:.2f}"])
+    contour = outline(to_display(example.x1), found, FOUND, 3)
+    return [
+        Panel("rebuilt", to_display(p.reconstruction[0]), readouts=[LABELS[method]], colour=COLOURS[method]),
+        t_map,
+        Panel("score map", heat(p.score_map[0].numpy(), *score_range(p)), "bright: most different", [score]),
+        Panel("found", contour, "above the pixel threshold", [rates(found, example.mask.numpy())]),
+    ]
+
+
+def image_names(samples: Sequence[Sample]) -> list[str]:
+    """Return a name for each image: its kind, and its number within the kind."""
+    kinds = [s.kind.replace("_", " ") for s in samples]
+    return [f"{kind} {kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]
