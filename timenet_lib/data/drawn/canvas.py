@@ -124,8 +124,8 @@ class Canvas:
         self.u = (self.x - pose.x) * cos + (self.y - pose.y) * sin
         self.v = (self.y - pose.y) * cos - (self.x - pose.x) * sin
         self.pixel = 2 / self.count / pose.scale
-        self.rgb = np.zeros((self.count, self.count, 3), np.float64)
-        self.body = np.ones((self.count, self.count), np.float64)
+        self.rgb: Array = np.zeros((self.count, self.count, 3), np.float64)
+        self.body: Array = np.ones((self.count, self.count), np.float64)
         self.bites: list[tuple[Point, float]] = []
         azimuth, self.elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.1)
         self.toward = (float(np.cos(azimuth)), float(np.sin(azimuth)))
