@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from timenet_lib.course import formulas
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.errors import InputError
 
@@ -106,6 +107,12 @@ def test_the_page_is_whole_escaped_and_the_same_twice(tmp_path):
     assert state["content"] == shown.content
     assert not re.search(r"https?://|src=|href=|import ", page)
     assert "export default { render };" in page
+
+
+def test_a_page_shows_its_formulas_and_a_plain_one_has_none(tmp_path):
+    page = viewer(formulas=[formulas.F1, formulas.ABOVE]).to_html(tmp_path / "a.html", "A").read_text()
+    assert page.index(formulas.F1) < page.index(formulas.ABOVE) < page.index('<div id="viewer">')
+    assert "<math" not in viewer().to_html(tmp_path / "b.html", "B").read_text()
 
 
 def test_six_items_of_five_panels_and_nineteen_steps_stay_under_a_megabyte():
