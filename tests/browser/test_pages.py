@@ -1,12 +1,15 @@
-"""The committed pages of figures/interactive: from a file, without a network, on a screen and on a phone."""
+"""The viewers' pages of figures/interactive: from a file, without a network, on a screen and on a phone."""
 
 from pathlib import Path
 
 import pytest
 
+from timenet_lib.course.figures import LIVE_PAGE
+
 pytestmark = pytest.mark.browser
 
-PAGES = sorted((Path(__file__).parents[2] / "figures" / "interactive").glob("*.html"))
+FIGURES = Path(__file__).parents[2] / "figures"
+PAGES = sorted(p for p in (FIGURES / "interactive").glob("*.html") if p != FIGURES / LIVE_PAGE)  # it has its own tests
 MEGABYTES = 5
 PICTURES = "Array.from(document.querySelectorAll('canvas'), c => c.toDataURL())"
 

@@ -17,6 +17,7 @@ from timenet_lib.course.viewer import Viewer
 from timenet_lib.errors import InputError
 
 MANIFEST = "manifest.json"
+LIVE_PAGE = "interactive/live_repair.html"  # made apart from the notebooks, by live_page: not in the manifest
 
 
 def save_figure(

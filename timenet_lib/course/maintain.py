@@ -11,6 +11,7 @@ from typing import Any
 from timenet_lib.checkpoints import read_record, write_atomically, write_json
 from timenet_lib.course.cards import write_cards
 from timenet_lib.course.equations import write_index
+from timenet_lib.course.figures import LIVE_PAGE
 from timenet_lib.course.manifest import complete_manifest
 from timenet_lib.course.notebooks import normalise_file
 from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
@@ -31,6 +32,9 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
             return 1
         if part in ("figures", "all"):
             complete_manifest(figures, out)  # with the code that ran, should a notebook have been edited meanwhile
+            if (repository / "figures" / LIVE_PAGE).is_file():
+                (figures / LIVE_PAGE).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(repository / "figures" / LIVE_PAGE, figures / LIVE_PAGE)
             shutil.rmtree(repository / "figures", ignore_errors=True)
             shutil.copytree(figures, repository / "figures")
         if part in ("notebooks", "all"):
@@ -121,6 +125,14 @@ def record_trainings() -> None:
     write_record("training_seeds.json", {**results, "command": command("trainings")})
 
 
+def make_page(runtime: str) -> None:
+    """Make the page that runs the network; runtime is the unpacked npm package onnxruntime-web."""
+    from timenet_lib.course.live_page import build_page
+
+    page = build_page(shipped(), runtime, REPOSITORY / "figures" / LIVE_PAGE)
+    say(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
+
+
 def record_index() -> None:
     """Put the equation index into notebooks/README.md."""
     write_index(REPOSITORY)
@@ -176,8 +188,11 @@ RECORD = {
 
 def main(arguments: list[str]) -> int:
     """Do one part; return the exit code."""
+    if len(arguments) == 2 and arguments[0] == "page":
+        make_page(arguments[1])
+        return 0
     if len(arguments) != 1 or arguments[0] not in (*REFRESH, *RECORD):
-        sys.stderr.write(f"usage: {command('|'.join((*REFRESH, *RECORD)))}\n")
+        sys.stderr.write(f"usage: {command('|'.join((*REFRESH, *RECORD)))}, or {command('page FOLDER')}\n")
         return 2
     if arguments[0] in REFRESH:
         return refresh(arguments[0])

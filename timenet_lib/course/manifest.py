@@ -10,7 +10,7 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
 from timenet_lib.checkpoints import sha256
-from timenet_lib.course.figures import MANIFEST, read_manifest, write_manifest
+from timenet_lib.course.figures import LIVE_PAGE, MANIFEST, read_manifest, write_manifest
 from timenet_lib.course.notebooks import is_injected
 from timenet_lib.errors import InputError
 
@@ -37,7 +37,7 @@ def check_manifest(figure_dir: str | Path, notebooks_dir: str | Path, weights_di
     code = read_code(entries, Path(notebooks_dir))
     lines = [f"{entry['file']}: {line}" for entry in entries for line in _problems(entry, folder, code, weights)]
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file()}
-    unlisted = there - {MANIFEST} - {entry["file"] for entry in entries}
+    unlisted = there - {MANIFEST, LIVE_PAGE} - {entry["file"] for entry in entries}
     return lines + [f"{file}: is there, but not listed in {MANIFEST}" for file in sorted(unlisted)]
 
 

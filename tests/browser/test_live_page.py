@@ -1,0 +1,152 @@
+"""The page that runs TimeNet: from a file, without a network, it gives torch's numbers and repairs what is drawn."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from timenet_lib.course.figures import LIVE_PAGE
+from timenet_lib.detector import TimeNet
+from timenet_lib.export import TOLERANCE, WholePath
+
+pytestmark = pytest.mark.browser
+
+PAGE = Path(__file__).parents[2] / "figures" / LIVE_PAGE
+MEGABYTES = 25
+SECONDS = 60_000
+NUMBERS = """() => Object.fromEntries(Object.entries(timenet.numbers()).map(
+    ([name, value]) => [name, ArrayBuffer.isView(value) ? Array.from(value) : value]))"""
+MAPS = ("stroke", "timestepMap", "scoreMap")
+
+
+@pytest.fixture
+def opened(alone):
+    """Open the page and wait until the untouched image has its repair."""
+    alone.goto(PAGE.as_uri())
+    alone.wait_for_selector("body[data-ready]", timeout=SECONDS)
+    return alone
+
+
+def numbers(page):
+    """Return what the page computed last, once nothing is left to compute, as arrays."""
+    page.evaluate("timenet.settled()")
+    found = page.evaluate(NUMBERS)
+    size = round((len(found["scoreMap"])) ** 0.5)
+    shapes = {
+        name: (size, size) if name in MAPS else (3, size, size) for name, v in found.items() if isinstance(v, list)
+    }
+    return found | {name: np.array(found[name], np.float32).reshape(shape) for name, shape in shapes.items()}
+
+
+def draw(page, points):
+    """Draw with the mouse through points, given as shares of the image."""
+    page.locator("#drawing").scroll_into_view_if_needed()
+    box = page.locator("#drawing").bounding_box()
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    for place in places[1:]:
+        page.mouse.move(*place, steps=4)
+    page.mouse.up()
+
+
+def error(x, clean, stroke):
+    """Return the root mean square difference from the clean image under the stroke."""
+    return float(np.sqrt(np.square(x - clean)[:, stroke > 0].mean()))
+
+
+def test_the_page_is_small_enough_to_keep():
+    assert PAGE.stat().st_size < MEGABYTES * 1e6
+
+
+def test_its_numbers_are_torchs_and_drawn_strokes_are_found_and_repaired(opened):
+    untouched = numbers(opened)
+    net = WholePath(TimeNet.from_pretrained("demo"), "timenet").eval()
+    fed = (torch.from_numpy(untouched[name])[None] for name in ("image", "noise"))
+    with torch.no_grad():
+        wanted = net(*fed, torch.tensor([untouched["classNumber"]]))
+    for name, value in zip(("reconstruction", "timestepMap", "scoreMap"), wanted, strict=False):
+        assert np.abs(untouched[name] - value[0].numpy()).max() < TOLERANCE, name
+    assert abs(untouched["imageScore"] - float(wanted[3])) < TOLERANCE
+    assert untouched["imageScore"] < untouched["threshold"]
+    assert opened.locator("#verdict").inner_text().startswith("No defect found")
+    assert np.array_equal(untouched["image"], untouched["clean"])
+
+    draw(opened, [(0.3, 0.6), (0.45, 0.45), (0.6, 0.55), (0.7, 0.4)])  # in the first colour of the image
+    drawn = numbers(opened)
+    stroke = drawn["stroke"]
+    before, after = (error(drawn[name], drawn["clean"], stroke) for name in ("image", "reconstruction"))
+    inside, outside = (float(drawn["scoreMap"][stroke == k].mean()) for k in (1, 0))
+    scores = f"score {untouched['imageScore']:.2f} -> {drawn['imageScore']:.2f}, map {inside:.1f} and {outside:.1f}"
+    print(f"{untouched['milliseconds']:.0f} and {drawn['milliseconds']:.0f} ms")
+    print(f"error under the stroke {before:.3f} -> {after:.3f}, {scores} outside it")
+    assert 60 < stroke.sum() < 400
+    assert drawn["imageScore"] > 2 * drawn["threshold"]
+    assert inside > 3 * outside
+    assert 1.5 < before / after < 4
+    assert opened.locator("#verdict").inner_text().startswith("Defective")
+
+    opened.get_by_role("button", name="Clear").click()
+    assert numbers(opened)["imageScore"] == pytest.approx(untouched["imageScore"], abs=TOLERANCE)
+
+
+def test_every_control_works_by_keyboard_has_a_name_and_fits_a_phone(opened):
+    first = numbers(opened)
+    opened.get_by_role("button", name="Show me one").press("Enter")
+    shown = numbers(opened)
+    assert shown["imageScore"] > shown["threshold"]
+    opened.get_by_role("button", name="Clear").press("Enter")
+    opened.get_by_role("button", name="New noise").press("Enter")
+    other = numbers(opened)
+    assert np.abs(other["noise"] - first["noise"]).max() > 1
+    assert abs(float(other["noise"].std()) - 1) < 0.03
+    opened.get_by_role("radio", name="white").check()
+    opened.get_by_role("slider", name="width").press("ArrowRight")
+    assert opened.locator("#width-now").inner_text() == "5 of 64 px"
+    drawing = opened.get_by_role("application")
+    drawing.press("ArrowUp")
+    assert numbers(opened)["stroke"].sum() == 0  # moved, not drawn
+    for _ in range(8):
+        drawing.press("Shift+ArrowRight")
+    drawn = numbers(opened)
+    assert 60 < drawn["stroke"].sum() < 160
+    assert drawn["image"][:, drawn["stroke"] > 0].mean() > 0.9
+    assert drawn["imageScore"] > drawn["threshold"]
+    opened.get_by_role("combobox", name="image").select_option(label="die")
+    opened.wait_for_function("timenet.numbers().classNumber === 3")
+    assert numbers(opened)["stroke"].sum() == 0
+
+    opened.set_viewport_size({"width": 390, "height": 800})
+    opened.wait_for_timeout(200)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    assert opened.locator("#drawing").bounding_box()["width"] > 300
+    names = opened.locator("canvas").evaluate_all("all => all.map(c => c.getAttribute('aria-label'))")
+    assert len(names) == 4
+    assert all(names)
+    assert "lowest T 0." in names[2]
+    for control in opened.locator("input, select, button").all():
+        name = control.evaluate("c => c.getAttribute('aria-label') || c.labels?.[0]?.innerText || c.innerText")
+        assert name.strip(), control
+    assert opened.locator("#spoken[role=status]").inner_text() == opened.locator("#verdict").inner_text()
+
+
+@pytest.mark.parametrize("name", ["WebAssembly", "DecompressionStream"])
+def test_an_old_browser_is_told_what_it_lacks(alone, name):
+    alone.add_init_script(f"delete window.{name}")
+    alone.goto(PAGE.as_uri())
+    alone.wait_for_selector("#problem:visible")
+    assert f"lacks {name}" in alone.locator("#problem").inner_text()
+
+
+def test_a_network_that_does_not_load_is_said_so(alone, tmp_path):
+    text = PAGE.read_text()
+    start = text.index('id="model">') + len('id="model">')
+    broken = tmp_path / "broken.html"
+    broken.write_text(
+        text[:start] + json.dumps("H4sIAAAAAAAC/8tIzcnJBwCGphA2BQAAAA==")[1:-1] + text[text.index("</script>", start) :]
+    )
+    alone.goto(broken.as_uri())
+    alone.wait_for_selector("#problem:visible", timeout=SECONDS)
+    assert "could not be started" in alone.locator("#problem").inner_text()
