@@ -56,6 +56,12 @@ BANDS = {  # what a model of a few steps can reach; wide, since they only show t
         **{f"{name}_i_auroc": (0.0, 1.0) for name in ("timenet_1", "embedded", "resnet18")},
         **{f"choice_{k}": (0.0, 1.0) for k in ("i_auroc", "pro")},
     },
+    "07_your_own_data": {
+        **{k: (0.0, 1.0) for k in ("false_alarms", "found")},
+        "threshold": (0.0, 1e4),
+        "onnx_difference": (0.0, 1e-3),
+        "onnx_threshold": (0.0, 1e4),
+    },
 }
 FIGURES = {
     "00_the_answer_first": {
@@ -104,6 +110,7 @@ FIGURES = {
         "interactive/06_t.html",
         *(f"{name}.{ending}" for name in ("table3", "table4", "table5", "06_findings") for ending in ("md", "csv")),
     },
+    "07_your_own_data": {f"07_{n}.png" for n in ("folder", "losses", "thresholds", "mistakes", "heat_maps")},
 }
 
 
