@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from timenet_lib.checkpoints import read_record, write_atomically, write_json
-from timenet_lib.course.cards import write_cards
+from timenet_lib.course.cards import write_cards, write_run
 from timenet_lib.course.equations import write_index
 from timenet_lib.course.figures import LIVE_PAGE
 from timenet_lib.course.manifest import complete_manifest
@@ -28,6 +28,7 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
         out, figures = Path(folder) / "run", Path(folder) / "figures"
         results = run_notebooks(notebooks, out, {"preset": preset, "figure_dir": str(figures)}, stream=sys.stderr)
         sys.stdout.write(format_table(results) + "\n")
+        write_run(repository / "build", preset, results)  # as `make run` does, for the cards
         if any(result.error for result in results):
             return 1
         if part in ("figures", "all"):
