@@ -81,7 +81,7 @@ def test_every_command_runs(workplace):
         paths = [sorted(map(str, workplace.glob(a))) if "*" in a else [a] for a in args[1:]]
         result = run([sys.executable, "-m", "timenet_lib", *[p for part in paths for p in part]], workplace)
         assert result.returncode == 0, f"{line}\n{result.stderr}"
-    assert seen == {"draw", "check-data", "detect", "evaluate", "info", "measure-flows", "train"}
+    assert seen == {"draw", "check-data", "detect", "evaluate", "export", "measure-flows", "train"}
 
 
 def test_the_python_example_runs(workplace):
