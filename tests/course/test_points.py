@@ -226,7 +226,8 @@ def test_a_field_is_drawn_at_each_t():
 
 def test_errors_are_lines_for_euler_and_marks_for_rk45():
     rows = {"flow_0, Euler": [(1, 1.0), (8, 0.1)], "flow_0, RK45": [(26, 0.01)]}
-    ax = points_figures.error_figure(rows).axes[0]
+    ax = points_figures.error_figure(rows, ["0.01"]).axes[0]
+    assert [(text.get_text(), text.xy) for text in ax.texts] == [("0.01", (26, 0.01))]
     assert [line.get_linestyle() for line in ax.lines] == ["-", "None"]
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["flow 0, Euler", "flow 0, RK45"]

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import json
 import re
 
@@ -96,6 +97,21 @@ def test_the_still_picture_follows_the_present_step_and_item():
     assert shown.still() == shown.still()
     shown.item = 1
     assert (np.asarray(Image.open(io.BytesIO(shown.still())).convert("RGB")) == 77).all(-1).sum() > 1000
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_long_words_break_within_the_still_picture(count):
+    readout = "score 27.43 ≥ 4.13: defective, precision 68, recall 100"
+    panels = [Panel(f"panel {index}", flat(60), readouts=[readout]) for index in range(count)]
+    figure = viewer({"a part with a long name, and its kind": panels}).still_figure()
+    figure.draw_without_rendering()
+    words = [figure._suptitle, *(ax.xaxis.label for ax in figure.axes)]
+    for at in (text.get_window_extent() for text in words):
+        assert at.x0 >= 0
+        assert at.x1 <= figure.bbox.x1
+        assert at.y0 >= 0
+    labels = [ax.xaxis.label.get_window_extent() for ax in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(labels))
 
 
 def test_the_page_is_whole_escaped_and_the_same_twice(tmp_path):

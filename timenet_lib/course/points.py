@@ -18,6 +18,7 @@ Pairs = tuple[Tensor, Tensor, Tensor, Tensor]  # x0, x1, t, c
 
 CLASSES = ("square", "ring")
 STD = 0.15  # of each blob
+TOLS = (1e-1, 1e-2, 1e-3, 1e-4)  # of RK45, where solvers are compared
 
 
 def _centres() -> Float[Tensor, "classes blobs 2"]:
@@ -171,7 +172,7 @@ def solver_errors(
     x0: Float[Tensor, "b 2"],
     c: Int[Tensor, " b"],
     steps: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128),
-    tols: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4),
+    tols: Sequence[float] = TOLS,
 ) -> dict[str, list[tuple[int, float]]]:
     """Return, for Euler and for RK45, function evaluations and the median distance from where the ODE ends.
 

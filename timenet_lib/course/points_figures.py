@@ -161,14 +161,21 @@ def field_figure(v: Velocity, ts: Sequence[float], c: int, method: str = "flow_0
 
 
 @styled()
-def error_figure(rows: Mapping[str, list[tuple[int, float]]]) -> Figure:
-    """Draw error against function evaluations: lines, and markers alone for a row whose name holds RK45."""
+def error_figure(rows: Mapping[str, list[tuple[int, float]]], marks: Sequence[str] = ()) -> Figure:
+    """Draw error against function evaluations: lines, and markers alone for a row whose name holds RK45.
+
+    marks are written beside those markers, in their order, right and left in turn, since neighbours may be close.
+    """
     figure, axes = new_figure(size=(5.6, 3.6))
     ax = axes[0, 0]
     for name, row in rows.items():
         label, colour = look(name)
-        marks = {"marker": "D", "linestyle": ""} if "RK45" in name else {"marker": "o", "markersize": 4}
-        ax.loglog(*zip(*row, strict=True), color=colour, label=label, **marks)
+        alone = "RK45" in name
+        kind = {"marker": "D", "linestyle": ""} if alone else {"marker": "o", "markersize": 4}
+        ax.loglog(*zip(*row, strict=True), color=colour, label=label, **kind)
+        for i, (at, mark) in enumerate(zip(row, marks if alone else (), strict=False)):
+            side = -1 if i % 2 else 1
+            ax.annotate(mark, at, (8 * side, 0), textcoords="offset points", va="center", ha=("left", "right")[i % 2])
     most = max(nfe for row in rows.values() for nfe, _ in row)
     ticks = [2**i for i in range(int(np.log2(most)) + 1)]
     ax.set_xticks(ticks, [str(n) for n in ticks])

@@ -31,6 +31,7 @@ from timenet_lib.score import (
     image_score,
     level_maps,
     score_map,
+    score_maps,
     smooth,
     upsample,
 )
@@ -257,10 +258,14 @@ def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], scores: Float[Te
 def choices_table(
     test: LoadedTest, rebuilt: Sequence[tuple[Reconstruction, Distances]], model: TimeNet
 ) -> dict[str, Row]:
-    """Return the three metrics for each choice that the paper leaves open in the score, and for the pixels alone."""
+    """Return the three metrics for each choice that the paper leaves open in the score, and for parts left out."""
     x1_hat, parts = torch.cat([r.x1_hat for r, _ in rebuilt]), [d for _, d in rebuilt]
     rows = {name: metrics_row(test, *each) for name, each in choice_maps(model, test.images, x1_hat, parts).items()}
-    return rows | {"pixels alone": metrics_row(test, pixels_alone(model, parts))}
+    ones = Ratios((1.0,) * len(parts[0].d1), 1.0)
+    return rows | {
+        "no maxima: every ratio is 1": metrics_row(test, score_maps(parts, model.scoring, "calibrated", ones)),
+        "pixels alone": metrics_row(test, pixels_alone(model, parts)),
+    }
 
 
 def format_choices(rows: Mapping[str, Row]) -> str:

@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,6 +18,7 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
+from matplotlib.figure import Figure
 from PIL import Image
 
 from timenet_lib.checkpoints import write_atomically
@@ -150,22 +152,30 @@ class Viewer(anywidget.AnyWidget):
         picture = {"text/plain": repr(self), "image/png": base64.b64encode(self.still()).decode()}
         return data | picture, metadata | {"image/png": {"alt": self.alt}}
 
-    @styled()
     def still(self) -> bytes:
-        """Return the present state as a PNG: every panel with its title, and the slider's value."""
+        """Return the present state as a PNG."""
+        return render(self.still_figure())
+
+    @styled()
+    def still_figure(self) -> Figure:
+        """Draw the present state: every panel with its title and readout, and the slider's value."""
         panels = self._panels[self.item]
         columns = self.content["columns"]
-        figure, axes = new_figure(math.ceil(len(panels) / columns), columns, (1.6, 2.1))
+        rows = math.ceil(len(panels) / columns)
+        state = textwrap.fill(self._state(), 19 * columns)
+        readouts = [textwrap.fill(_at(p.readouts, self.step), 18) if p.readouts else "" for p in panels]
+        further = max(each.count("\n") for each in readouts) + state.count("\n") * 1.2 / rows
+        figure, axes = new_figure(rows, columns, (1.6, 2.1 + 0.25 * further))
         for ax in axes.flat[len(panels) :]:
             ax.set_axis_off()
-        for ax, panel in zip(axes.flat, panels, strict=False):
+        for ax, panel, readout in zip(axes.flat, panels, readouts, strict=False):
             ax.imshow(_at(_frames(panel), self.step))
             ax.set_title(panel.title, wrap=True)
-            ax.set(xticks=[], yticks=[], xlabel=_at(panel.readouts, self.step) if panel.readouts else "")
+            ax.set(xticks=[], yticks=[], xlabel=readout)
             for spine in ax.spines.values():
                 spine.set(visible=True, color=panel.colour or "#B0B0B0", linewidth=2 if panel.colour else 0.8)
-        figure.suptitle(self._state())
-        return render(figure)
+        figure.suptitle(state)
+        return figure
 
     def _state(self) -> str:
         """Return the present state in words, as the title of the still picture."""

@@ -1,0 +1,29 @@
+"""The table of choices of notebook 04, on a model of preset ci."""
+
+import pytest
+
+from timenet_lib.course import models, scoring
+from timenet_lib.score import smooth, upsample
+
+
+@pytest.fixture(scope="module")
+def model(_private_cache):
+    return models.course_model("ci")
+
+
+@pytest.fixture(scope="module")
+def test_set(model, drawn_ci):
+    return scoring.load_test(models.stratified(drawn_ci, good=1, defective=2), model)
+
+
+def test_parts_left_out_of_the_formula(model, test_set):
+    rebuilt = list(model.rebuild(test_set.images, test_set.c, "timenet", seed=0))
+    rows = scoring.choices_table(test_set, rebuilt, model)
+    [d] = [d for _, d in rebuilt]
+    size, w, lam = tuple(d.pixel.shape[-2:]), model.scoring.w, model.scoring.lam
+    levels = [upsample(w * d1 + d2, size) for d1, d2 in zip(d.d1, d.d2, strict=True)]
+    maps = {"no maxima: every ratio is 1": lam * d.pixel + sum(levels), "pixels alone": d.pixel}
+    for name, each in maps.items():
+        by_hand = scoring.metrics_row(test_set, smooth(each, model.scoring.sigma * size[0] / 256))
+        assert rows[name] == pytest.approx(by_hand, abs=1e-6)
+        assert rows[name] != rows["default"]
