@@ -10,9 +10,12 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import timenet_lib
+from timenet_lib.cli import main
+from timenet_lib.errors import WeightsError
 
 
 def timenet(*args, cwd=None, env=None):
@@ -131,6 +134,18 @@ def test_export_writes_one_file_and_says_how_near_it_is(trained, tmp_path):
     assert (tmp_path / "d.onnx").stat().st_size > 10_000
     refused(timenet("export", tmp_path / "no" / "d.onnx", "--weights", trained), "its folder does not exist")
     refused(timenet("export", tmp_path / "e.onnx", "--weights", trained, "--method", "flow_9"), "flow_9", "timenet")
+
+
+def test_a_file_that_fails_its_check_replaces_nothing(trained, tmp_path, monkeypatch):
+    def differs(model, path):
+        raise WeightsError(f"{path.name}: image_score differs")
+
+    monkeypatch.setattr("timenet_lib.export.check_onnx", differs)
+    (tmp_path / "d.onnx").write_text("the good one")
+    done = CliRunner().invoke(main, ["export", str(tmp_path / "d.onnx"), "--weights", str(trained)])
+    assert done.exit_code == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["d.onnx"]
+    assert (tmp_path / "d.onnx").read_text() == "the good one"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.onnx"]
 
 

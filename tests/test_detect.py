@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from timenet_lib import detect as module
 from timenet_lib.detect import COLUMNS, detect, find_images, heat_map, heat_map_names
-from timenet_lib.errors import DataError, InputError, WeightsError
+from timenet_lib.errors import DataError, InputError, OutputError, WeightsError
 from timenet_lib.pictures import HEAT_MAP, MASK_COLOUR, heat
 
 
@@ -42,6 +43,25 @@ def test_a_folder_stands_for_the_photographs_below_it(folder):
     (folder / "empty").mkdir()
     with pytest.raises(InputError, match="empty holds no images"):
         find_images([folder, folder / "empty"])
+
+
+@pytest.mark.parametrize(("target", "words"), [("..", "a loop"), ("gone", "leads nowhere")])
+def test_a_link_that_leads_astray_is_refused(folder, target, words):
+    try:
+        (folder / "monday" / "z").symlink_to(target, target_is_directory=True)
+    except OSError:
+        pytest.skip("no links on this system")
+    with pytest.raises(InputError, match=f"z: .*{words}"):
+        find_images([folder])
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(module, "visible_names", refused)
+    with pytest.raises(InputError, match=r"in cannot be read \(Permission denied\)"):
+        find_images([folder])
 
 
 def test_verdicts_are_those_of_predict(model, folder, monkeypatch):
@@ -105,6 +125,26 @@ def test_a_folder_that_holds_something_is_not_written_into(model, folder):
         detect(find_images([folder]), model, "die", folder)
 
 
+def test_a_folder_that_cannot_be_made_is_an_output_error(model, folder):
+    with pytest.raises(OutputError, match=r"found cannot be made .*choose another folder"):
+        detect(find_images([folder]), model, "die", folder / "notes.txt" / "found")
+
+
+def test_the_folder_that_one_stands_in_is_kept(model, folder, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match="the folder that you are in"):
+        detect(find_images([folder]), model, "die", Path())
+    assert Path.cwd().samefile(tmp_path / "here")
+
+
+def test_no_photographs_and_no_number_are_refused(model, folder, tmp_path):
+    with pytest.raises(InputError, match="no photographs"):
+        detect([], model, out=tmp_path / "found")
+    with pytest.raises(InputError, match="has to be a number, not nan"):
+        detect(find_images([folder]), model, "die", threshold=float("nan"))
+
+
 def test_a_model_without_calibration_says_what_to_do(model_of_unlike_networks, folder):
     with pytest.raises(WeightsError, match="call calibrate"):
         detect(find_images([folder]), model_of_unlike_networks(("die",)), "die")
@@ -113,7 +153,10 @@ def test_a_model_without_calibration_says_what_to_do(model_of_unlike_networks, f
 def test_no_two_photographs_share_a_heat_map(tmp_path):
     paths = [tmp_path / name for name in ("x/a.jpg", "x/a.png", "y/a.png", "y/b.png")]
     names = heat_map_names(paths)
-    assert names == ["heat_maps/x/a.jpg.png", "heat_maps/x/a.png.png", "heat_maps/y/a.png", "heat_maps/y/b.png"]
+    assert names == [f"heat_maps/{name}.png" for name in ("x/a.jpg", "x/a.png", "y/a.png", "y/b.png")]
+    assert heat_map_names(paths[1:]) == [f"heat_maps/{name}" for name in ("x/a.png", "y/a.png", "y/b.png")]
+    tricky = [tmp_path / name for name in ("a.jpg", "a.png", "a.jpg.png")]
+    assert len(set(heat_map_names(tricky))) == 3
     assert heat_map_names(paths[:1]) == ["heat_maps/a.png"]
     assert heat_map_names([paths[0], paths[0]]) == ["heat_maps/a.png"] * 2
 

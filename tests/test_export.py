@@ -4,6 +4,8 @@ import json
 import sys
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 
@@ -17,10 +19,6 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError, OutputError, WeightsError
 from timenet_lib.export import TOLERANCE, check_onnx, export_onnx, store_as_half
 from timenet_lib.path import image_noise
-
-onnx = pytest.importorskip("onnx", reason="onnx is not installed")
-onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 
 CLASSES = ("die", "gear", "wood")
 

@@ -8,7 +8,10 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from timenet_lib.errors import OutputError, WeightsError
+from timenet_lib.errors import InputError, OutputError, WeightsError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -57,6 +60,31 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
         raise OutputError(f"{path} cannot be written ({error.strerror or error}): {advice}") from error
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a draft to be filled, and put it in the place of a new or empty folder, all or nothing.
+
+    A folder that holds something, or that the process stands in, is an InputError; what the system refuses is an
+    OutputError.
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already and not empty: name a new folder")
+    if folder.exists() and folder.samefile(Path.cwd()):
+        raise InputError(f"{folder} is the folder that you are in: name a new one")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror or error}): choose another folder") from error
+    try:
+        draft.chmod(0o755)  # mkdtemp's are for this user alone
+        yield draft
+        os.replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

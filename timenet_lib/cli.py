@@ -69,7 +69,7 @@ def run(
         "preset": preset, "seed": seed, "from_scratch": from_scratch, "device": device, "figure_dir": figures
     }  # fmt: skip
     results = run_notebooks(notebooks, out, parameters, stream=sys.stderr, no_network=offline)
-    write_run(out, preset, results)
+    write_run(out, parameters, results)
     click.echo(format_table(results))
     if any(r.error for r in results):
         sys.exit(1)
@@ -278,8 +278,12 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
 
     check_writable(file)
     model = TimeNet.from_pretrained(weights, "cpu", extractor_weights)
-    export_onnx(model, file, method)
-    differences = check_onnx(model, file)
+    draft = file.with_name(f".{file.name}.unchecked")
+    try:
+        differences = check_onnx(model, export_onnx(model, draft, method))
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
     for name, value in differences._asdict().items():
         if value is not None:
             click.echo(f"{name:<16} differs from torch's by {value:.1e} at most")

@@ -2,9 +2,8 @@
 
 import csv
 import io
+import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from timenet_lib.checkpoints import write_atomically, write_json
+from timenet_lib.checkpoints import new_folder, write_atomically, write_json
 from timenet_lib.data.images import image_batch
-from timenet_lib.data.problems import is_image_name, read_image, visible_names
+from timenet_lib.data.problems import is_image_name, link_problem, read_image, visible_names
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.pictures import Number, heat, outline
@@ -29,7 +28,10 @@ Say = Callable[[dict[str, Any]], None]
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return files as they are and, for a folder, every image below it, in order; one without any is an InputError."""
+    """Return files as they are and, for a folder, every image below it, in order.
+
+    A folder without any image or that cannot be read, and a link to nowhere or to a folder above it, are an InputError.
+    """
     found: list[Path] = []
     for path in map(Path, paths):
         inside = _images_below(path) if path.is_dir() else [path]
@@ -41,7 +43,13 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 def _images_below(folder: Path) -> list[Path]:
     found: list[Path] = []
-    for path in (folder / name for name in visible_names(folder)):
+    try:
+        names = visible_names(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror or error}): make it readable") from error
+    for path in (folder / name for name in names):
+        if problem := link_problem(path):
+            raise InputError(f"{path}: {problem}")
         found += _images_below(path) if path.is_dir() else [path] * is_image_name(path)
     return found
 
@@ -61,21 +69,16 @@ def detect(
     below out, or None. threshold replaces the calibrated one. With out, a new or empty folder, all or nothing is
     written there: scores.csv, scores.json, and the heat maps, in the folders of their photographs below heat_maps/.
     """
+    if not images:
+        raise InputError("no photographs to score")
+    if threshold is not None and not math.isfinite(threshold):
+        raise InputError(f"the threshold has to be a number, not {threshold}")
     if out is None:
         return _detect(images, model, class_name, None, threshold, seed, say)
-    out = out.absolute()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is there already and not empty: name a new folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        draft.chmod(0o755)  # mkdtemp's are for this user alone
+    with new_folder(out) as draft:
         results = _detect(images, model, class_name, draft, threshold, seed, say)
         write_json(draft / "scores.json", results)
         write_atomically(draft / "scores.csv", _as_csv(results["images"]).encode())
-        os.replace(draft, out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return results
 
 
@@ -112,15 +115,17 @@ def _detect(
 
 
 def heat_map_names(images: Sequence[Path]) -> list[str]:
-    """Return a file below heat_maps/ for each photograph, the folders kept in which the photographs differ."""
+    """Return a file below heat_maps/ for each photograph, the folders kept in which the photographs differ.
+
+    a.jpg gives a.png; where two photographs would share a file, .png is put behind all names.
+    """
     paths = [Path(os.path.abspath(path)) for path in images]
     root = Path(os.path.commonpath([path.parent for path in paths]))
-    plain = ["heat_maps/" + path.relative_to(root).with_suffix(".png").as_posix() for path in paths]
-    twice = {name for name in plain if len({p for p, n in zip(paths, plain, strict=True) if n == name}) > 1}
-    return [  # a.jpg beside a.png
-        f"heat_maps/{path.relative_to(root).as_posix()}.png" if name in twice else name
-        for path, name in zip(paths, plain, strict=True)
-    ]
+    inside = [path.relative_to(root) for path in paths]
+    plain = ["heat_maps/" + path.with_suffix(".png").as_posix() for path in inside]
+    if len(set(plain)) == len(set(paths)):
+        return plain
+    return [f"heat_maps/{path.as_posix()}.png" for path in inside]
 
 
 def heat_map(

@@ -1,8 +1,6 @@
 """TimeNet, the object that a user holds: weights, extractor and calibration together, from an image to a score."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,11 +125,7 @@ class TimeNet:
         is read.
         """
         folder = Path(folder).absolute()
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} is there already and not empty: name a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with checkpoints.new_folder(folder) as draft:
             preset, file = self.preset, getattr(self.features, "file", None)
             if preset.extractor == "embedded" and file is not None:
                 preset = replace(preset, extractor_weights="extractor.safetensors")
@@ -141,9 +135,6 @@ class TimeNet:
                 module = getattr(self.models, name)
                 checkpoints.save_stage(draft, name, module, {**record, "preset": preset.as_dict()})
             self.save_calibration(draft)
-            os.replace(draft, folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         return folder
 
     @property

@@ -43,7 +43,10 @@ class Differences(NamedTuple):
 
 
 class WholePath(nn.Module):
-    """One step of a calibrated model from its working point, and the score, as a function of image, noise and class."""
+    """One step of a calibrated model from its working point, and the score, as a function of image, noise and class.
+
+    Paper: eq. (3) with T in place of t, eq. (5).
+    """
 
     def __init__(self, model: TimeNet, method: str):
         super().__init__()
@@ -63,10 +66,7 @@ class WholePath(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"]
     ) -> tuple[Tensor, ...]:
-        """Return reconstruction, T map (if there is a TPN), score map and image score.
-
-        Paper: eq. (3) with T in place of t, eq. (5).
-        """
+        """Return reconstruction, T map (if there is a TPN), score map and image score."""
         ts = full_t(self.t, image)
         xt = interpolate(noise, image, ts)
         t_maps: tuple[Tensor, ...] = ()
@@ -124,7 +124,7 @@ class WrittenOut(TorchFunctionMode):
     """Put attention in the place of the fused operation, which the exporter knows for four dimensions only."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        return attention(*args) if function is F.scaled_dot_product_attention else function(*args, **(kwargs or {}))
+        return (attention if function is F.scaled_dot_product_attention else function)(*args, **(kwargs or {}))
 
 
 def forget_origin(proto: Any) -> None:
@@ -182,7 +182,7 @@ def check_onnx(
 ) -> Differences:
     """Compare a file, run by onnxruntime, with predict on some images; return the largest differences.
 
-    Without images a random one of each class is taken: the networks have to agree on those, too.
+    Without images a random one of each class is taken, and classes play no part: the networks have to agree on those.
 
     A file of other weights, and differences above 1e-3, are a WeightsError.
     """

@@ -25,7 +25,9 @@ def clone(tmp_path):
     shutil.copy(ROOT / "README.md", tmp_path)
     taken = {p.stem: {"seconds": 61.0 + i, "mb": 1201 + i} for i, p in enumerate(NOTEBOOKS)}
     (tmp_path / "build").mkdir()
-    (tmp_path / "build" / "run.json").write_text(json.dumps({"preset": "demo", "notebooks": taken, "failed": []}))
+    (tmp_path / "build" / "run.json").write_text(
+        json.dumps({**cards.MADE, "cores": 2, "notebooks": taken, "failed": []})
+    )
     return tmp_path
 
 
@@ -65,8 +67,11 @@ def test_a_stamp_that_was_not_valid_stays_so(clone):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"preset": "ci"}, "preset ci"),
+        ({"preset": "ci"}, "{'preset': 'ci'}"),
         ({"failed": ["03_x"]}, "03_x"),
+        ({"device": "cuda"}, "cuda"),
+        ({"from_scratch": True}, "True"),
+        ({"cores": 8}, "{'cores': 8}"),
         ({"notebooks": {}}, "lacks 00_the_answer_first"),
     ],
 )
@@ -95,9 +100,12 @@ def test_a_card_that_is_not_there_is_named_and_nothing_is_written(clone):
 def test_a_run_writes_what_it_took(tmp_path):
     fine = RunResult(Path("00_a.ipynb"), tmp_path / "00_a.ipynb", seconds=12.34, peak_memory_mb=900.6)
     bad = RunResult(Path("01_b.ipynb"), tmp_path / "01_b.ipynb", error=CellError(1, "x", "y"))
-    cards.write_run(tmp_path, "demo", [fine, bad])
+    cards.write_run(tmp_path, {"preset": "demo", "seed": 0, "from_scratch": True}, [fine, bad])
     assert json.loads((tmp_path / "run.json").read_text()) == {
         "preset": "demo",
+        "device": "cpu",
+        "from_scratch": True,
+        "cores": cards.cores(),
         "notebooks": {"00_a": {"seconds": 12.3, "mb": 901}, "01_b": {"seconds": 0.0, "mb": 0}},
         "failed": ["01_b"],
     }

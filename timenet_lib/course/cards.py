@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,25 +16,33 @@ from timenet_lib.course.runner import RunResult, find_notebooks
 from timenet_lib.errors import InputError
 
 FILE = "run.json"
+MADE = {"preset": "demo", "device": "cpu", "from_scratch": False}  # a run that the cards may speak of
 CARD = re.compile(r"\*\*It takes\*\* .*?two cores", re.DOTALL)
 ROW = r"(\| \[{number} [^|]*\|[^|]*\|)[^|]*\|"
 TOTAL = re.compile(r"`make run` takes about \d+ minutes")
 
 
-def write_run(out: Path, preset: str, results: Sequence[RunResult]) -> None:
-    """Write what each notebook of a run took into out, as run.json: seconds, and the most memory in MB."""
+def write_run(out: Path, parameters: Mapping[str, Any], results: Sequence[RunResult]) -> None:
+    """Write what each notebook of a run took into out, as run.json: seconds, the most memory in MB, and with what."""
     taken = {r.notebook.stem: {"seconds": round(r.seconds, 1), "mb": round(r.peak_memory_mb)} for r in results}
     failed = [r.notebook.stem for r in results if r.error is not None]
-    write_json(out / FILE, {"preset": preset, "notebooks": taken, "failed": failed})
+    made = {key: parameters.get(key, usual) for key, usual in MADE.items()} | {"cores": cores()}
+    write_json(out / FILE, {**made, "notebooks": taken, "failed": failed})
+
+
+def cores() -> int:
+    """Return on how many cores this process may run."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_run(path: Path, notebooks: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Return what a run at preset demo wrote; one of other notebooks, or that failed, is an InputError."""
+    """Return what a run wrote; one that failed, of other notebooks, or not made as the cards say, is an InputError."""
     if not path.is_file():
         raise InputError(f"no {path}: `make run` writes it")
     run = json.loads(path.read_text())
-    if run["preset"] != "demo" or run["failed"]:
-        raise InputError(f"{path} is of preset {run['preset']}, failed: {run['failed']}; the cards want demo, and none")
+    wanted = {**MADE, "cores": 2, "failed": []}
+    if other := {key: run.get(key) for key in wanted if run.get(key) != wanted[key]}:
+        raise InputError(f"{path} has {other}; the cards want {wanted}: `taskset -c 0,1 make run`")
     if missing := [n.stem for n in notebooks if n.stem not in run["notebooks"]]:
         raise InputError(f"{path} lacks {', '.join(missing)}: run all notebooks, `make run`")
     return run["notebooks"]
@@ -47,16 +56,21 @@ def minutes(seconds: float) -> str:
     return f"{number} minute{'s' if (whole, half) > (1, 0) else ''}"
 
 
+def memory(mb: float) -> str:
+    """Say how much memory, in GB, rounded up to the tenth."""
+    return f"{math.ceil(mb / 100) / 10:.1f} GB"
+
+
 def card(taken: Mapping[str, float]) -> str:
     """Return the part of a notebook's card that says what `make run` measured."""
     return (
-        f"**It takes** {minutes(taken['seconds'])} and {math.ceil(taken['mb'] / 100) / 10:.1f} GB of memory, "
+        f"**It takes** {minutes(taken['seconds'])} and {memory(taken['mb'])} of memory, "
         "measured by `make run` at preset demo on two cores"
     )
 
 
 def write_cards(repository: Path) -> None:
-    """Put the numbers of build/run.json into the notebooks' cards and the README, all or none.
+    """Put the numbers of build/run.json into the notebooks' cards and the README; nothing is written unless all can be.
 
     A notebook whose outputs stemmed from its sources keeps them: a card has no part in them.
     """
@@ -68,8 +82,7 @@ def write_cards(repository: Path) -> None:
     for path in notebooks:
         own = taken[path.stem]
         written[path] = with_card(path, card(own))
-        memory = f"{math.ceil(own['mb'] / 100) / 10:.1f} GB"
-        short = f" {minutes(own['seconds']).replace('minutes', 'min').replace('minute', 'min')}, {memory} |"
+        short = f" {minutes(own['seconds']).replace('minutes', 'min').replace('minute', 'min')}, {memory(own['mb'])} |"
         text = put(re.compile(ROW.format(number=path.stem[:2])), rf"\g<1>{short}", text, f"README's row of {path.stem}")
     total = math.ceil(sum(own["seconds"] for own in taken.values()) / 60)
     written[readme] = put(TOTAL, f"`make run` takes about {total} minutes", text, "README's total").encode()

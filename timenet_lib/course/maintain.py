@@ -26,9 +26,10 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
     notebooks = find_notebooks(repository / "notebooks")
     with tempfile.TemporaryDirectory() as folder:
         out, figures = Path(folder) / "run", Path(folder) / "figures"
-        results = run_notebooks(notebooks, out, {"preset": preset, "figure_dir": str(figures)}, stream=sys.stderr)
+        parameters = {"preset": preset, "figure_dir": str(figures)}
+        results = run_notebooks(notebooks, out, parameters, stream=sys.stderr)
         sys.stdout.write(format_table(results) + "\n")
-        write_run(repository / "build", preset, results)  # as `make run` does, for the cards
+        write_run(repository / "build", parameters, results)  # as `make run` does, for the cards
         if any(result.error for result in results):
             return 1
         if part in ("figures", "all"):

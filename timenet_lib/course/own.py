@@ -1,5 +1,6 @@
 """What notebook 07 needs: the command line from inside a notebook, and pictures of a folder and of thresholds."""
 
+import itertools
 import os
 import re
 import shutil
@@ -57,7 +58,8 @@ def timenet(*words: object, folder: str | Path = ".", stop_at: int | None = None
         if process.poll() is None:
             process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
         code = process.wait()
-    if code and not stopped:
+    as_asked = stopped and (code == 130 or os.name != "posix")
+    if code and not as_asked:
         raise TimeNetError(f"timenet {words[0]} ended with {code}: {screen.text().splitlines()[-1]}")
     return screen.text()
 
@@ -136,12 +138,14 @@ def workplace(folder: str | Path, *again: str) -> Path:
 
 def spoil(folder: str | Path, copy: str | Path) -> Path:
     """Copy a folder and spoil four of its files in ways that happen; return the copy."""
-    copy = Path(copy)
+    folder, copy = Path(folder), Path(copy)
+    if copy.exists():
+        raise InputError(f"{copy} is there already: name a new folder")
+    places = [sorted(folder.glob(kind))[:2] for kind in ("*/train/good/*.*", "*/ground_truth/*/*.*")]
+    if min(map(len, places)) < 2:
+        raise InputError(f"{folder} is too small to be spoilt: two sound photographs and two masks are needed")
     shutil.copytree(folder, copy)
-    sound = sorted(copy.glob("*/train/good/*.*"))
-    masks = sorted(copy.glob("*/ground_truth/*/*.*"))
-    if len(sound) < 2 or len(masks) < 3:
-        raise InputError(f"{folder} is too small to be spoilt: two sound photographs and three masks are needed")
+    sound, masks = ([copy / path.relative_to(folder) for path in each] for each in places)
     sound[0].write_bytes(sound[0].read_bytes()[:100])  # cut short by a full card
     sound[1].write_text("see the other folder\n")  # a note with the wrong ending
     masks[0].unlink()
@@ -159,7 +163,7 @@ def thresholds_figure(rows: Mapping[str, Float[np.ndarray, "_"]], limits: Mappin
     for place, (name, scores) in enumerate(rows.items()):
         y = len(rows) - place + spread.uniform(-0.22, 0.22, len(scores))
         ax.scatter(scores, y, s=16, color=COLOURS["mask" if "defect" in name else "flow_0"], alpha=0.6, linewidths=0)
-    for (name, limit), style in zip(limits.items(), ("-", "--", ":"), strict=False):
+    for (name, limit), style in zip(limits.items(), itertools.cycle(("-", "--", ":")), strict=False):
         ax.axvline(limit, color="black", linestyle=style, linewidth=1.2, label=f"{name}: {limit:.2f}")
     ax.set_yticks(range(len(rows), 0, -1), list(rows))
     ax.set_ylim(0.5, len(rows) + 0.5)
@@ -195,6 +199,8 @@ def share(scores: Float[Tensor, "_"] | Float[np.ndarray, "_"], threshold: float)
 
 def heat_map_figure(folder: str | Path, rows: Sequence[Mapping[str, Any]], count: int = 3) -> Figure:
     """Draw some of the heat maps that `timenet detect --out folder` wrote: those of the highest scores."""
+    if not rows:
+        raise InputError("no photographs: there is no heat map to draw")
     best = sorted(rows, key=lambda row: -row["score"])[:count]
     figure, axes = new_figure(1, len(best), (3.6, 2.1))
     for ax, row in zip(axes[0], best, strict=True):

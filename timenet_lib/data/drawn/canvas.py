@@ -35,7 +35,7 @@ def generator(*parts: object) -> Rng:
 
 def hsv(hue: float, saturation: float, value: float) -> Array:
     """Convert a colour to RGB in [0, 1]; the hue wraps around."""
-    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), np.float64)
+    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
 
 def smoothstep(value: Array) -> Array:
@@ -47,7 +47,7 @@ def smoothstep(value: Array) -> Array:
 def noise(x: Array, y: Array, seed: int, octaves: int = 1) -> Array:
     """Interpolate random values on the integer lattice; each further octave is twice as fine and half as strong."""
     table = np.random.default_rng(seed).random((LATTICE, LATTICE), dtype=np.float32) * 2 - 1
-    total = np.zeros(np.broadcast(x, y).shape, np.float64)
+    total = np.zeros(np.broadcast(x, y).shape)
     for octave in range(octaves):
         gx, gy = x * 2**octave + 31.7 * octave, y * 2**octave + 17.3 * octave
         ix, iy = np.floor(gx).astype(np.int32), np.floor(gy).astype(np.int32)
@@ -61,14 +61,14 @@ def noise(x: Array, y: Array, seed: int, octaves: int = 1) -> Array:
 def cells(x: Array, y: Array, seed: int, jitter: float = 0.8) -> tuple[Array, Array, npt.NDArray[np.int64]]:
     """Give the distances to the nearest two of the jittered lattice points, and the nearest's number."""
     offsets = np.random.default_rng(seed).random((2, LATTICE, LATTICE), dtype=np.float32) * jitter
-    first, second = np.full(x.shape, 9, np.float64), np.full(x.shape, 9, np.float64)
+    first, second = np.full(x.shape, 9.0), np.full(x.shape, 9.0)
     number = np.zeros(x.shape, np.int64)
     ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             cx, cy = ix + dx, iy + dy
             wx, wy = cx % LATTICE, cy % LATTICE
-            distance = np.hypot(cx + offsets[0, wy, wx] - x, cy + offsets[1, wy, wx] - y).astype(np.float64)
+            distance = np.hypot(cx + offsets[0, wy, wx] - x, cy + offsets[1, wy, wx] - y)
             second = np.minimum(second, np.maximum(first, distance))
             number = np.where(distance < first, wy * LATTICE + wx, number)
             first = np.minimum(first, distance)
@@ -88,7 +88,7 @@ def box(u: Array, v: Array, half: Point, corner: float = 0.0) -> Array:
 
 def polyline(u: Array, v: Array, points: Sequence[Point]) -> Array:
     """Measure the distance to a chain of segments."""
-    nearest = np.full(u.shape, 9, np.float64)
+    nearest = np.full(u.shape, 9.0)
     for (au, av), (bu, bv) in pairwise(points):
         du, dv = bu - au, bv - av
         along = np.clip(((u - au) * du + (v - av) * dv) / (du * du + dv * dv + 1e-9), 0, 1)
@@ -118,14 +118,14 @@ class Canvas:
         """Sample the light and lay out the grid; `body` is the part's coverage, which defects stay within."""
         self.size, self.fine = size, max(2, -(-FEWEST_SAMPLES // size))
         self.count = self.size * self.fine
-        axis = ((np.arange(self.count) + 0.5) * (2 / self.count) - 1).astype(np.float64)
+        axis = (np.arange(self.count) + 0.5) * (2 / self.count) - 1
         self.y, self.x = np.meshgrid(axis, axis, indexing="ij")
         cos, sin = float(np.cos(pose.angle)) / pose.scale, float(np.sin(pose.angle)) / pose.scale
         self.u = (self.x - pose.x) * cos + (self.y - pose.y) * sin
         self.v = (self.y - pose.y) * cos - (self.x - pose.x) * sin
         self.pixel = 2 / self.count / pose.scale
-        self.rgb: Array = np.zeros((self.count, self.count, 3), np.float64)
-        self.body: Array = np.ones((self.count, self.count), np.float64)
+        self.rgb: Array = np.zeros((self.count, self.count, 3))
+        self.body: Array = np.ones((self.count, self.count))
         self.bites: list[tuple[Point, float]] = []
         azimuth, self.elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.1)
         self.toward = (float(np.cos(azimuth)), float(np.sin(azimuth)))
@@ -189,9 +189,9 @@ class Canvas:
 
     def finish(self) -> npt.NDArray[np.uint8]:
         """Apply light falloff, tint, grain and a soft shoulder, and average down to the picture."""
-        fall = np.float64(np.cos(self.slope_angle)) * self.x + np.float64(np.sin(self.slope_angle)) * self.y
+        fall = np.cos(self.slope_angle) * self.x + np.sin(self.slope_angle) * self.y
         level = self.exposure * (1 + self.slope * fall - 0.06 * (self.x**2 + self.y**2))
-        tint = np.array([1 + self.warmth, 1, 1 - self.warmth], np.float64)
+        tint = np.array([1 + self.warmth, 1, 1 - self.warmth])
         octaves = [f for f in (20, 40, 80, 160) if f <= 0.75 * self.size]
         grain = sum((noise(self.x * f, self.y * f, self.seed + f) for f in octaves), np.zeros_like(self.x))
         rgb = self.rgb * level[..., None] * tint + (0.022 * grain)[..., None]

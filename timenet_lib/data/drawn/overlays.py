@@ -26,7 +26,7 @@ def blob(c: Canvas, centre: Point, radius: float, ragged: float, rng: Rng) -> Ar
     du, dv = c.u - centre[0], c.v - centre[1]
     angle, outline = np.arctan2(dv, du), np.ones_like(c.u)
     for k in range(1, 6):
-        outline += ragged / k**0.7 * np.cos(k * angle + np.float64(rng.uniform(0, 2 * np.pi)))
+        outline += ragged / k**0.7 * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
     return np.hypot(du, dv) - radius * outline
 
 
@@ -46,7 +46,7 @@ def crack(c: Canvas, part: Part, rng: Rng) -> None:
     branch = walk(main[3], heading + rng.choice([-1, 1]) * 0.9, 0.15 * size, 3, 0.5, rng)
     width = 0.034 + 0.018 * noise(c.u * 6, c.v * 6, c.seed + 3)
     distance = np.minimum(polyline(c.u, c.v, main), polyline(c.u, c.v, branch) + 0.012) - width
-    c.paint(0.35 * c.body * smoothstep(1 - distance / 0.05), np.ones(3, np.float64) * 0.95)
+    c.paint(0.35 * c.body * smoothstep(1 - distance / 0.05), np.ones(3) * 0.95)
     c.paint(c.body * c.coverage(distance), c.rgb * 0.16)
 
 
@@ -87,7 +87,7 @@ def hole(c: Canvas, part: Part, rng: Rng) -> None:
 def tear(c: Canvas, part: Part, rng: Rng) -> None:
     """Open a slit with frayed edges, dark below."""
     (cu, cv), angle = spot(part, rng), rng.uniform(0, np.pi)
-    cos, sin = np.float64(np.cos(angle)), np.float64(np.sin(angle))
+    cos, sin = np.cos(angle), np.sin(angle)
     along, across = (c.u - cu) * cos + (c.v - cv) * sin, (c.v - cv) * cos - (c.u - cu) * sin
     half, wide = rng.uniform(0.45, 0.65), rng.uniform(0.13, 0.2)
     opening = wide * np.clip(1 - (along / half) ** 2, 0, 1)
@@ -127,7 +127,7 @@ def transplant(c: Canvas, part: Part, rng: Rng) -> None:
     part.paint(donor, spec)
     centre, turn = spot(part, rng), rng.uniform(0, np.pi)
     half = rng.uniform(0.24, 0.34), rng.uniform(0.24, 0.34)
-    cos, sin = np.float64(np.cos(turn)), np.float64(np.sin(turn))
+    cos, sin = np.cos(turn), np.sin(turn)
     du, dv = c.u - centre[0], c.v - centre[1]
     uneven = 0.05 * noise(c.u * 3, c.v * 3, c.seed + 6)
     distance = np.maximum(np.abs(du * cos + dv * sin) - half[0], np.abs(dv * cos - du * sin) - half[1]) + uneven

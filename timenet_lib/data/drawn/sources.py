@@ -19,7 +19,7 @@ def stripes(u: Array, v: Array, seed: int, rng: Rng) -> Shares:
 def checks(u: Array, v: Array, seed: int, rng: Rng) -> Shares:
     """A check of overlapping bands."""
     share = (np.floor(u) % 2 + np.floor(v) % 2) / 2
-    return share.astype(np.float64), np.abs(np.sin(np.pi * u) * np.sin(np.pi * v))
+    return share, np.abs(np.sin(np.pi * u) * np.sin(np.pi * v))
 
 
 def blobs(u: Array, v: Array, seed: int, rng: Rng) -> Shares:
@@ -31,7 +31,7 @@ def blobs(u: Array, v: Array, seed: int, rng: Rng) -> Shares:
 def mosaics(u: Array, v: Array, seed: int, rng: Rng) -> Shares:
     """Cells of random colours with dark seams."""
     first, second, number = cells(u * 0.7 + 40, v * 0.7 + 40, seed)
-    return ((number * 7919) % 101 / 100).astype(np.float64), smoothstep((second - first) / 0.2)
+    return ((number * 7919) % 101 / 100), smoothstep((second - first) / 0.2)
 
 
 def marble(u: Array, v: Array, seed: int, rng: Rng) -> Shares:
@@ -89,6 +89,6 @@ def paint_source(c: Canvas, rng: Rng, family_name: str | None = None) -> None:
     palette = np.array([hsv(rng.random(), rng.uniform(0.1, 0.95), rng.uniform(0.1, 1)) for _ in range(4)])
     place = np.clip(share, 0, 1) * 2.999
     index = place.astype(int)
-    mix = (place - index)[..., None].astype(np.float64)
+    mix = (place - index)[..., None]
     colour = palette[index] * (1 - mix) + palette[index + 1] * mix
     c.rgb[:] = c.lit(rng.uniform(0, 0.3) / scale * relief, colour, rng.uniform(0, 0.2))

@@ -45,7 +45,7 @@ def paint_mosaic(c: Canvas, s: Spec) -> None:
         shape = np.where((column == i) & (row == j), 9, shape)
     rough = noise(c.u * 9, c.v * 9, s["seed"] + 1, 2)
     c.rgb[:] = c.lit(0.02 * rough, s["mortar"] * (0.85 + 0.1 * rough)[..., None])
-    colour = np.array(s["palette"], np.float64)[(draw[0] * 6).astype(int)] * (0.85 + 0.3 * draw[1])[..., None]
+    colour = np.array(s["palette"])[(draw[0] * 6).astype(int)] * (0.85 + 0.3 * draw[1])[..., None]
     c.solid(shape, colour, 0.06, 0.05, 0.3, 0.03 * noise(c.u * 5, c.v * 5, s["seed"] + 2))
 
 
