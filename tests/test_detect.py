@@ -25,12 +25,12 @@ def model(model_of_unlike_networks, drawn_ci):
 
 @pytest.fixture
 def folder(tmp_path, drawn_ci):
-    """Three photographs in two folders, two of one name, beside what is no photograph."""
+    """Three photographs in two folders, two of one name, one grey, beside what is no photograph."""
     found = [s.path for s in drawn_ci.test if s.class_name == "die"]
     for place, path in zip(("monday/a.png", "monday/b.png", "tuesday/a.png"), found, strict=False):
         (tmp_path / "in" / place).parent.mkdir(parents=True, exist_ok=True)
         with Image.open(path) as image:
-            image.resize((48, 40)).save(tmp_path / "in" / place)
+            image.resize((48, 40)).convert("L" if "b" in place else "RGB").save(tmp_path / "in" / place)
     (tmp_path / "in" / "notes.txt").write_text("none")
     (tmp_path / "in" / "monday" / ".hidden.png").write_text("none")
     return tmp_path / "in"
@@ -64,18 +64,19 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
         find_images([folder])
 
 
-def test_verdicts_are_those_of_predict(model, folder, monkeypatch):
+@pytest.mark.parametrize(("class_name", "seed"), [("die", 0), (None, 1)])
+def test_verdicts_are_those_of_predict(model, folder, monkeypatch, class_name, seed):
     paths = find_images([folder])
-    p = model.predict(paths, "die")
+    p = model.predict(paths, class_name, seed=seed)
     said = []
     monkeypatch.setattr(module, "CHUNK", 2)  # so that there is more than one chunk
-    results = detect(paths, model, "die", say=said.append)
+    results = detect(paths, model, class_name, seed=seed, say=said.append)
     assert results["images"] == said
     assert (results["method"], results["threshold"]) == ("timenet", p.threshold)
     assert results["pixel_threshold"] == p.pixel_threshold
     for i, row in enumerate(said):
         assert tuple(row) == COLUMNS
-        assert row["image"] == str(paths[i])
+        assert (row["image"], row["class"]) == (str(paths[i]), p.classes[i])
         assert row["score"] == pytest.approx(float(p.image_score[i]), rel=1e-5)
         assert row["defective"] == bool(p.defective[i])
         assert row["marked"] == pytest.approx(float(p.mask[i].float().mean()), abs=1 / 32**2)
@@ -89,29 +90,38 @@ def test_a_threshold_of_ones_own_replaces_the_calibrated_one(model, folder):
     assert results["threshold"] == middle
     assert [row["defective"] for row in results["images"]] == [s >= middle for s in scores]
     assert sum(s >= middle for s in scores) == 2
+    assert detect(find_images([folder]), model, "die", threshold=0.0)["threshold"] == 0.0
 
 
-def test_out_holds_a_heat_map_a_photograph_and_both_tables(model, folder, tmp_path):
-    out = tmp_path / "new" / "found"
+def test_out_holds_a_heat_map_a_photograph_and_both_tables(model, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 2)
+    out = tmp_path / "new" / "deep" / "found"
     results = detect(find_images([folder]), model, "die", out)
     files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     maps = ["heat_maps/monday/a.png", "heat_maps/monday/b.png", "heat_maps/tuesday/a.png"]
     assert files == [*maps, "scores.csv", "scores.json"]
     assert json.loads((out / "scores.json").read_text()) == results
     assert [row["heat_map"] for row in results["images"]] == maps
+    assert b"\r" not in (out / "scores.csv").read_bytes()
     with (out / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [tuple(row) for row in rows] == [COLUMNS] * 3
     for row, expected in zip(rows, results["images"], strict=True):
         assert float(row["score"]) == expected["score"]
         assert row["defective"] == str(expected["defective"])
-    with Image.open(out / maps[0]) as picture:
-        assert picture.size == (2 * 5 * 48, 5 * 40)
+    paths = find_images([folder])
+    p = model.predict(paths[:2], "die")
+    for path, scores, name in zip(paths, p.score_map, maps, strict=False):
+        with Image.open(path) as photo, Image.open(out / name) as picture:
+            assert picture.size == (2 * 5 * 48, 5 * 40)
+            expected = heat_map(np.asarray(photo.convert("RGB")), scores, p.pixel_threshold)
+            assert np.array_equal(np.asarray(picture), expected)
     if os.name == "posix":
         assert out.stat().st_mode & 0o777 == 0o755
 
 
-def test_nothing_is_left_of_a_run_that_fails(model, folder, tmp_path):
+def test_nothing_is_left_of_a_run_that_fails(model, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 1)
     (folder / "monday" / "c.png").write_text("no image")
     said = []
     with pytest.raises(DataError, match=r"c\.png: not an image"):
@@ -123,6 +133,11 @@ def test_nothing_is_left_of_a_run_that_fails(model, folder, tmp_path):
 def test_a_folder_that_holds_something_is_not_written_into(model, folder):
     with pytest.raises(InputError, match="not empty: name a new folder"):
         detect(find_images([folder]), model, "die", folder)
+    with pytest.raises(InputError, match=r"notes\.txt is there already"):
+        detect(find_images([folder]), model, "die", folder / "notes.txt")
+    (folder / "empty").mkdir()
+    detect([folder / "monday" / "a.png"], model, "die", folder / "empty")
+    assert (folder / "empty" / "heat_maps" / "a.png").is_file()
 
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(model, folder):
@@ -150,7 +165,7 @@ def test_a_model_without_calibration_says_what_to_do(model_of_unlike_networks, f
         detect(find_images([folder]), model_of_unlike_networks(("die",)), "die")
 
 
-def test_no_two_photographs_share_a_heat_map(tmp_path):
+def test_no_two_photographs_share_a_heat_map(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("x/a.jpg", "x/a.png", "y/a.png", "y/b.png")]
     names = heat_map_names(paths)
     assert names == [f"heat_maps/{name}.png" for name in ("x/a.jpg", "x/a.png", "y/a.png", "y/b.png")]
@@ -159,6 +174,8 @@ def test_no_two_photographs_share_a_heat_map(tmp_path):
     assert len(set(heat_map_names(tricky))) == 3
     assert heat_map_names(paths[:1]) == ["heat_maps/a.png"]
     assert heat_map_names([paths[0], paths[0]]) == ["heat_maps/a.png"] * 2
+    monkeypatch.chdir(tmp_path)
+    assert heat_map_names([Path("x", "a.png"), paths[3]]) == ["heat_maps/x/a.png", "heat_maps/y/b.png"]
 
 
 @pytest.mark.parametrize(("size", "shown"), [((64, 64), (256, 256)), ((300, 200), (300, 200)), ((50, 20), (250, 100))])
@@ -177,6 +194,12 @@ def test_a_heat_map_outlines_what_reaches_the_threshold(size, shown):
     assert (left[:, shown[0] // 2 + 6 :] == 200).all()
     assert np.array_equal(right[:1, :1], heat(np.array([[2.0]]), 0, 3.0, HEAT_MAP))
     assert np.array_equal(right[:1, -1:], heat(np.array([[0.0]]), 0, 3.0, HEAT_MAP))
+
+
+def test_a_score_at_the_threshold_reaches_it():
+    scores = torch.zeros(16, 16)
+    scores[:, :8] = 1.0
+    assert (heat_map(np.zeros((256, 256, 3), np.uint8), scores, 1.0)[:, :256] != 0).any()
 
 
 def test_a_large_photograph_is_made_smaller():

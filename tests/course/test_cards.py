@@ -11,7 +11,7 @@ import pytest
 from timenet_lib.course import cards
 from timenet_lib.course.notebooks import check, sources_hash, stamp
 from timenet_lib.course.runner import CellError, RunResult
-from timenet_lib.errors import InputError
+from timenet_lib.errors import InputError, OutputError
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -53,6 +53,14 @@ def test_cards_and_readme_get_the_numbers_of_the_run(clone):
     before = snapshot(clone)
     cards.write_cards(clone)
     assert snapshot(clone) == before
+
+
+def test_one_minute_is_short_in_the_readme_and_totals_are_rounded_up(clone):
+    change(clone, notebooks={p.stem: {"seconds": 46.0, "mb": 900} for p in NOTEBOOKS})
+    cards.write_cards(clone)
+    readme = (clone / "README.md").read_text()
+    assert readme.count("| 1 min, 0.9 GB |") == len(NOTEBOOKS)
+    assert f"`make run` takes about {-(-46 * len(NOTEBOOKS) // 60)} minutes" in readme
 
 
 def test_a_stamp_that_was_not_valid_stays_so(clone):
@@ -97,6 +105,26 @@ def test_a_card_that_is_not_there_is_named_and_nothing_is_written(clone):
         cards.write_cards(clone)
 
 
+def test_a_readme_that_says_it_twice_is_refused_and_nothing_is_written(clone):
+    with (clone / "README.md").open("a") as file:
+        file.write("`make run` takes about 3 minutes\n")
+    before = snapshot(clone)
+    with pytest.raises(InputError, match="README's total: found 2 times, not once"):
+        cards.write_cards(clone)
+    assert snapshot(clone) == before
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(clone, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    before = snapshot(clone)
+    monkeypatch.setattr("timenet_lib.checkpoints.os.fsync", full)
+    with pytest.raises(OutputError, match="cannot be written"):
+        cards.write_cards(clone)
+    assert snapshot(clone) == before
+
+
 def test_a_run_writes_what_it_took(tmp_path):
     fine = RunResult(Path("00_a.ipynb"), tmp_path / "00_a.ipynb", seconds=12.34, peak_memory_mb=900.6)
     bad = RunResult(Path("01_b.ipynb"), tmp_path / "01_b.ipynb", error=CellError(1, "x", "y"))
@@ -118,6 +146,7 @@ def test_a_run_writes_what_it_took(tmp_path):
         (60, "1 minute"),
         (61, "1½ minutes"),
         (120, "2 minutes"),
+        (270, "4½ minutes"),
         (299, "5 minutes"),
         (301, "6 minutes"),
     ],
@@ -139,6 +168,7 @@ def test_the_stamp_follows_the_card(clone):
     before = nbformat.read(path, as_version=4)
     stamp(before)
     nbformat.write(before, path)
+    path.write_bytes(cards.with_card(path, "**It takes** no time\n> at all on two cores"))
     path.write_bytes(cards.with_card(path, "**It takes** no time at all on two cores"))
     after = nbformat.read(path, as_version=4)
     assert after.metadata["timenet"]["sources"] == sources_hash(after) != sources_hash(before)
