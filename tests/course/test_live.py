@@ -108,6 +108,8 @@ def test_the_images_are_those_of_the_class(uneven, put):
     assert uneven.chosen == [die, 1, 0, 3, 0]
     assert len(uneven.content["controls"][1]["options"]) == 2
     assert shown(uneven, "input")["readouts"][0].startswith("die, ")
+    with pytest.raises(InputError, match="no image at place 5"):  # the class is no other one now
+        uneven.chosen = [die, 5, 0, 3, 0]
 
 
 def test_names_count_within_the_kind(drawn_ci):
