@@ -1,9 +1,15 @@
-"""Small stand-in notebooks."""
+"""Small stand-in notebooks, a trained model of preset ci, and the frames of a viewer."""
 
+import base64
+import io
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
+
+from timenet_lib.course.models import course_model
 
 
 def build(*cells, parameters="seed = 0\nfigure_dir = 'figures'"):
@@ -28,3 +34,23 @@ def write_notebook():
         return Path(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def model(_private_cache):
+    """A model of preset ci, trained once."""
+    return course_model("ci")
+
+
+@pytest.fixture(scope="session")
+def frame():
+    """Return a function that cuts a panel's frame out of its sheet as viewer.js does."""
+
+    def cut(panel, step):
+        sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(panel["sheet"].split(",")[1]))).convert("RGB"))
+        row, column = divmod(min(step, panel["count"] - 1), panel["columns"])
+        margin = panel["margin"]
+        x, y = column * (panel["width"] + 2 * margin) + margin, row * (panel["height"] + 2 * margin) + margin
+        return sheet[y : y + panel["height"], x : x + panel["width"]]
+
+    return cut

@@ -3,12 +3,8 @@
 import pytest
 
 from timenet_lib.course import models, scoring
+from timenet_lib.errors import InputError
 from timenet_lib.score import smooth, upsample
-
-
-@pytest.fixture(scope="module")
-def model(_private_cache):
-    return models.course_model("ci")
 
 
 @pytest.fixture(scope="module")
@@ -27,3 +23,13 @@ def test_parts_left_out_of_the_formula(model, test_set):
         by_hand = scoring.metrics_row(test_set, smooth(each, model.scoring.sigma * size[0] / 256))
         assert rows[name] == pytest.approx(by_hand, abs=1e-6)
         assert rows[name] != rows["default"]
+
+
+def test_the_sliders_of_w_and_lambda_refuse_two_images_of_one_name(model, test_set, drawn_ci):
+    twice = models.pick_examples(drawn_ci, 32, [("die", "chip")] * 2)
+    [d] = [d[:2] for _, d in model.rebuild(test_set.images, test_set.c, "timenet", seed=0)]
+    ratios = model.calibration["timenet"].ratios
+    with pytest.raises(InputError, match="2 images are named 'die, chip'"):
+        scoring.weight_explorer(twice, d, ratios, [0], [7.0])
+    with pytest.raises(InputError, match="2 images are named 'die, chip'"):
+        scoring.lambda_explorer(twice, d, model.scoring, ratios, [7.0])

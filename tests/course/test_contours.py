@@ -7,7 +7,7 @@ import torch
 from timenet_lib.calibration import Calibration
 from timenet_lib.course import contours
 from timenet_lib.course.models import Example
-from timenet_lib.course.style import COLOURS, outline, outlines
+from timenet_lib.course.style import COLOURS, outlines
 from timenet_lib.errors import InputError
 from timenet_lib.score import Ratios, Scoring
 
@@ -82,10 +82,9 @@ def test_the_pictures_show_both_contours(examples, maps, viewer):
     assert (viewer._panels[0][2].frames[2][10:16, 10:16] == colours["mask"]).all()
 
 
-def test_one_outline_is_the_outline_and_the_last_lies_on_top():
+def test_the_last_outline_lies_on_top():
     image, mask = np.full((12, 12, 3), 90, np.uint8), np.zeros((12, 12), bool)
     mask[4:8, 4:8] = True
-    assert (outlines(image, {COLOURS["mask"]: mask}) == outline(image, mask)).all()
     both = outlines(image, {COLOURS["mask"]: mask, "#56B4E9": mask})
     assert (both == outlines(image, {"#56B4E9": mask})).all()
 
@@ -93,3 +92,8 @@ def test_one_outline_is_the_outline_and_the_last_lies_on_top():
 def test_a_threshold_of_nothing_is_refused(examples, maps):
     with pytest.raises(InputError, match="above 0, not 0"):
         contours.threshold_explorer(examples, maps, KNOWN, (0, 1.0))
+
+
+def test_two_images_of_one_name_are_refused(examples, maps):
+    with pytest.raises(InputError, match="2 images are named 'die, good'"):
+        contours.threshold_explorer([examples[1], examples[1]], maps, KNOWN, SHARES)

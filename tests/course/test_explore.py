@@ -8,11 +8,6 @@ from timenet_lib.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def model(_private_cache):
-    return models.course_model("ci")
-
-
-@pytest.fixture(scope="module")
 def examples(drawn_ci):
     return models.pick_examples(drawn_ci, 32, [("die", "chip"), ("wood", "good")])
 
@@ -61,6 +56,11 @@ def test_the_explorer_holds_one_frame_for_every_t(model, examples):
     assert counts == {"input": 1} | dict.fromkeys(
         ["noised", "flow 0", "flow 1 (reflow)", "TimeNet", "T map", "score map"], 3
     )
+
+
+def test_the_explorer_refuses_two_images_of_one_name(model, examples):
+    with pytest.raises(InputError, match="2 images are named 'die, chip'"):
+        explore.timestep_explorer(model, [examples[0], examples[0]], [0.5])
 
 
 def test_noise_fades_as_t_grows(model, examples):

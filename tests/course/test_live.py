@@ -1,11 +1,6 @@
 """Live exploration without a browser: what was chosen reaches the model, and the panels follow."""
 
-import base64
-import io
-
-import numpy as np
 import pytest
-from PIL import Image
 
 from timenet_lib.course import live, models
 from timenet_lib.course.contours import rates, verdict
@@ -14,11 +9,6 @@ from timenet_lib.data.folder import FolderIndex
 from timenet_lib.errors import InputError
 
 PANELS = ["input", "noised", "rebuilt", "T map", "score map", "found"]
-
-
-@pytest.fixture(scope="module")
-def model(_private_cache):
-    return models.course_model("ci")
 
 
 @pytest.fixture
@@ -35,12 +25,6 @@ def names(explorer):
 def shown(explorer, title):
     (panel,) = [p for p in explorer.content["items"][0]["panels"] if p["title"] == title]
     return panel
-
-
-def picture(panel):
-    """Cut the one frame out of its sheet."""
-    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(panel["sheet"].split(",")[1]))).convert("RGB"))
-    return sheet[2 : 2 + panel["height"], 2 : 2 + panel["width"]].astype(int)
 
 
 def choose(explorer, **places):
@@ -94,23 +78,38 @@ def test_each_choice_moves_the_panels_that_it_should(explorer, change, moved):
     assert [title for title in PANELS if before[title] != after[title]] == moved
 
 
-def test_only_timenet_has_a_t_map(explorer):
+def test_only_timenet_has_a_t_map(explorer, frame):
     assert shown(explorer, "T map")["readouts"][0].startswith("mean 0.")
     choose(explorer, method=0)
     assert shown(explorer, "T map")["readouts"] == [""]
-    assert (picture(shown(explorer, "T map")) == 230).all()
+    assert (frame(shown(explorer, "T map"), 0) == 230).all()
 
 
-def test_the_images_are_those_of_the_class(explorer, model, drawn_ci):
+@pytest.fixture
+def uneven(model, drawn_ci):
+    """Return an explorer whose class die has two images."""
     kept = [s for s in drawn_ci.test if s.class_name != "die"]
     few = [s for s in drawn_ci.test if s.class_name == "die"][:2]
     smaller = FolderIndex(drawn_ci.root, drawn_ci.classes, drawn_ci.train, (*kept, *few), drawn_ci.notes)
-    explorer = live.LiveExplorer(model, smaller)
-    choose(explorer, image=5)
-    choose(explorer, **{"class": list(smaller.classes).index("die")})
-    assert len(explorer.content["controls"][1]["options"]) == 2
-    assert explorer.chosen[1] == 1
-    assert shown(explorer, "input")["readouts"][0].startswith("die, ")
+    return live.LiveExplorer(model, smaller)
+
+
+def from_front_end(explorer, chosen):
+    """Set what is chosen as a message of the page does: it is validated when it is already there."""
+    explorer.set_state({"chosen": chosen})
+
+
+@pytest.mark.parametrize("put", [from_front_end, lambda explorer, chosen: setattr(explorer, "chosen", chosen)])
+def test_the_images_are_those_of_the_class(uneven, put):
+    die = uneven.content["controls"][0]["options"].index("die")
+    put(uneven, [0, 5, 0, 3, 0])
+    assert uneven.chosen == [0, 5, 0, 3, 0]
+    put(uneven, [die, 5, 0, 3, 0])
+    assert uneven.chosen == [die, 1, 0, 3, 0]
+    assert len(uneven.content["controls"][1]["options"]) == 2
+    assert shown(uneven, "input")["readouts"][0].startswith("die, ")
+    with pytest.raises(InputError, match="no image at place 5"):  # the class is no other one now
+        uneven.chosen = [die, 5, 0, 3, 0]
 
 
 def test_names_count_within_the_kind(drawn_ci):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
-from matplotlib.quiver import Quiver
 from scipy.ndimage import minimum_filter
 
 from timenet_lib.course import points, points_figures
@@ -212,16 +211,6 @@ def test_losses_are_smoothed_and_levels_carry_their_value():
     assert np.abs(curve[60:] - 1.5).max() < 0.03
     assert [text.get_text() for text in ax.texts] == ["v = 0: 3.00", "exact v: 1.50"]
     assert [line.get_ydata()[0] for line in ax.lines[1:]] == [3.0, 1.5]
-
-
-def test_a_field_is_drawn_at_each_t():
-    figure = points_figures.field_figure(points.exact_velocity, (0.0, 0.5, 1.0), c=1)
-    assert [ax.get_title() for ax in figure.axes] == ["t = 0.00", "t = 0.50", "t = 1.00"]
-    for ax, t in zip(figure.axes, (0.0, 0.5, 1.0), strict=True):
-        [arrows] = [each for each in ax.collections if isinstance(each, Quiver)]
-        at = torch.tensor(np.stack([arrows.X, arrows.Y], axis=1)).float()
-        v = points.exact_velocity(at, torch.full((len(at),), t), torch.ones(len(at), dtype=torch.long))
-        np.testing.assert_allclose(np.stack([arrows.U, arrows.V], axis=1), v, atol=1e-5)
 
 
 def test_errors_are_lines_for_euler_and_marks_for_rk45():

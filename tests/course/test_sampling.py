@@ -7,6 +7,7 @@ import torch
 from timenet_lib.course import sampling
 from timenet_lib.course.models import Example
 from timenet_lib.detector import TimeNet
+from timenet_lib.errors import InputError
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
@@ -67,6 +68,8 @@ def test_the_steps_explorer_shows_every_flow_in_one_step_and_in_ten(model):
     )
     assert item["panels"][2]["readouts"][1] == f"squared error {error:.4f}"
     assert viewer.step == 1
+    with pytest.raises(InputError, match="2 images are named 'die, good'"):
+        sampling.steps_explorer(model, [example, example], [0.5], 0, 0.5, ["flow_0"])
 
 
 def test_recorded_training_names_steps_couplings_and_command(model, monkeypatch):

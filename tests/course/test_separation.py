@@ -10,11 +10,6 @@ PANELS = ("image", "rebuilt", "T map", "score map")
 
 
 @pytest.fixture(scope="module")
-def model(_private_cache):
-    return models.course_model("ci")
-
-
-@pytest.fixture(scope="module")
 def pair(drawn_ci):
     return models.pick_examples(drawn_ci, 32, [("cable", "swapped_cores"), ("cable", "good")])
 
@@ -51,3 +46,8 @@ def test_the_readouts_are_the_predictions(viewer, model, pair):
 def test_a_pair_is_a_defective_and_a_sound_image(model, pair, order):
     with pytest.raises(InputError, match=r"\(defective, sound\)"):
         separation.separation_explorer(model, [[pair[i] for i in order]], TS)
+
+
+def test_two_pairs_of_one_defect_are_refused(model, pair):
+    with pytest.raises(InputError, match="2 images are named 'cable, swapped cores'"):
+        separation.separation_explorer(model, [pair, pair], TS)

@@ -2,6 +2,7 @@
 nothing is."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ RIGHT = "right"
 VERDICTS = ("holds", "does not", "undecided")
 
 
-def attempt(call: Callable[[], Any], shape: tuple[int, ...], kind: str) -> tuple[Any, str]:
-    """Return what a reader's function gives, and what keeps it from being compared at all, or nothing."""
+def attempt(f: Callable[..., Any], shape: tuple[int, ...], kind: str, *args: Any) -> tuple[Any, str]:
+    """Return what a reader's function gives for copies of args, and what keeps it from being compared, or nothing."""
     try:
-        value = call()
+        value = f(*deepcopy(args))  # it may work in place
     except Exception as error:
         return None, f"it raises {type(error).__name__}: {error}"
     if value is None or (isinstance(value, list) and any(each is None for each in value)):
@@ -53,9 +54,8 @@ def check_heun(step: Callable[..., Any]) -> str:
 
     first = (1 + t) * x
     second = (1 + t + dt) * (x + dt * first)
-    value, problem = attempt(
-        lambda: step(v, x, t, dt, c), tuple(x.shape), f"points of the shape of xt, {tuple(x.shape)}"
-    )
+    kind = f"points of the shape of xt, {tuple(x.shape)}"
+    value, problem = attempt(step, tuple(x.shape), kind, v, x, t, dt, c)
     wrong = {
         "that is Euler's step: the velocity at the other end is to be averaged in": x + dt * first,
         "the second velocity is to be taken at t + dt, not at t": x + dt * (first + (1 + t) * (x + dt * first)) / 2,
@@ -85,7 +85,7 @@ def check_our_velocity(ours: Callable[..., Any]) -> str:
         "the velocity is turned round; but at our t the share of noise, u's s, is 1 - t": -u(xt, t, c),
         "xt is the same picture in both notations: only t and the velocity change": -u(-xt, 1 - t, c),
     }
-    value, problem = attempt(lambda: ours(u, xt, t, c), (5, 2), "velocities of the shape of xt, (5, 2)")
+    value, problem = attempt(ours, (5, 2), "velocities of the shape of xt, (5, 2)", u, xt, t, c)
     return problem or compare(value, -u(xt, 1 - t, c), wrong, "what is s at our t, and which way does dz/ds point?")
 
 
@@ -115,7 +115,7 @@ def check_straight_velocity(velocity: Callable[..., Any]) -> str:
     Paper: section 2.1.3, algorithm 1, on x1 ~ N(0, s²).
     """
     xt, s, t = torch.tensor([1.0, -2.0, 0.5]), 0.3, 0.6
-    value, problem = attempt(lambda: velocity(xt, s, t), (3,), "a tensor of the shape of xt, (3,)")
+    value, problem = attempt(velocity, (3,), "a tensor of the shape of xt, (3,)", xt, s, t)
     way = 1 - t + t * s
     of_flow_0 = (t * s**2 - (1 - t)) / (t**2 * s**2 + (1 - t) ** 2) * xt
     wrong = {
@@ -127,7 +127,7 @@ def check_straight_velocity(velocity: Callable[..., Any]) -> str:
     says = problem or compare(value, (s - 1) / way * xt, wrong, "on the line xt = (1 - t) x0 + t s x0: solve it for x0")
     if says != RIGHT:
         return says
-    at_1, problem = attempt(lambda: velocity(xt, 0.1, 1.0), (3,), "")
+    at_1, problem = attempt(velocity, (3,), "", xt, 0.1, 1.0)
     return RIGHT if not problem and close(at_1, -9 * xt) else "right before t = 1, but not there: divide 1 - t out"
 
 
@@ -148,7 +148,7 @@ def check_steered(steered: Callable[..., Any]) -> str:
         "one T an image: but each pixel has its own": xt + (1 - each.mean(dim=(2, 3), keepdim=True)) * v,
     }
     kind = f"images of the shape of xt, {tuple(xt.shape)}"
-    value, problem = attempt(lambda: steered(xt, v, t_map), tuple(xt.shape), kind)
+    value, problem = attempt(steered, tuple(xt.shape), kind, xt, v, t_map)
     return problem or compare(value, xt + (1 - each) * v, wrong, "compare with xt + (1 - T) v")
 
 
@@ -180,7 +180,7 @@ def check_survives(survives: Callable[..., Any]) -> str:
         "the scalar product and the unit are upside down": 1 / share(left, d),
         "that is the share that was repaired": 1 - share(left, d),
     }
-    value, problem = attempt(lambda: survives(hat_a, hat_1, x_a, x1, masks), (3,), "a number a pair, (3,)")
+    value, problem = attempt(survives, (3,), "a number a pair, (3,)", hat_a, hat_1, x_a, x1, masks)
     hint = "sum over colours and pixels of (hat_a - hat_1) times (x_a - x1) in the mask, through that of (x_a - x1)²"
     return problem or compare(value, share(left, d), wrong, hint)
 
@@ -194,7 +194,7 @@ def check_formula_5(f: Callable[..., Any]) -> str:
     d1, d2 = 5 * torch.rand(2, 4, 4, generator=g), torch.rand(2, 4, 4, generator=g)
     kind = f"a map of the shape of d1, {tuple(d1.shape)}"
     cases = [(d1, d2, 7.0), (d1, d2, 0.0), (10 * d1, d2, 7.0), (torch.zeros_like(d1), d2, 7.0)]
-    tried = [attempt(lambda case=case: f(*case), tuple(d1.shape), kind) for case in cases]  # type: ignore[misc]
+    tried = [attempt(f, tuple(d1.shape), kind, *case) for case in cases]
     if problem := next((problem for _, problem in tried if problem), ""):
         return problem
     value, without, other, nothing = (value for value, _ in tried)
@@ -228,7 +228,7 @@ def check_auroc(auroc: Callable[..., Any]) -> str:
         * (bad.size * good.size)
         / scores.size**2,
     }
-    value, problem = attempt(lambda: auroc(scores, defective), (), "one number")
+    value, problem = attempt(auroc, (), "one number", scores, defective)
     hint = (
         "over all pairs of a defective and a sound image: 1 where the defective one scores higher, 1/2 for a tie, mean"
     )
@@ -246,7 +246,7 @@ def check_gain_interval(interval: Callable[..., Any]) -> str:
     (low_a, high_a), (low_b, high_b) = (np.quantile(x, [0.025, 0.975]) for x in (a, b))
     gain = a - b
     error = 1.96 * gain.std() / len(gain) ** 0.5
-    value, problem = attempt(lambda: interval(a, b), (2,), "two numbers, (low, high)")
+    value, problem = attempt(interval, (2,), "two numbers, (low, high)", a, b)
     wrong = {
         "two intervals set against each other: subtract draw by draw, a draw's images are the same for both": (
             low_a - high_b,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from timenet_lib.calibration import Calibration
 from timenet_lib.course import formulas
-from timenet_lib.course.models import Example
+from timenet_lib.course.models import Example, check_names
 from timenet_lib.course.scoring import FOUND, TRUTH
 from timenet_lib.course.style import Number, heat, outlines, to_display
 from timenet_lib.course.viewer import Panel, Viewer
@@ -32,6 +32,7 @@ def threshold_explorer(
     """
     if min(shares) <= 0:
         raise InputError(f"shares of the threshold are above 0, not {min(shares)}")
+    check_names(examples)
     scores = image_score(maps, known.scoring.padded)
     items = {}
     for example, m, score in zip(examples, maps.numpy(), scores.tolist(), strict=True):

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from timenet_lib.course import formulas
-from timenet_lib.course.models import Example, load_example
+from timenet_lib.course.models import Example, check_names, load_example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, outline, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex
@@ -61,6 +61,7 @@ def timestep_explorer(
     model: TimeNet, examples: Sequence[Example], ts: Sequence[float], seed: int = 0, start: float = 0.83
 ) -> Viewer:
     """Return a viewer that slides t: noised image, all reconstructions, T map and score map of each example."""
+    check_names(examples)
     x1, _ = stack(examples)
     c = model.labels([e.class_name for e in examples])
     noised = [to_display(model.reconstruct(x1, c, "flow_0", t, seed).xt) for t in ts]

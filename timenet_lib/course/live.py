@@ -88,7 +88,7 @@ class LiveExplorer(Viewer):
         if len(chosen) != len(NAMES):
             raise InputError(f"{len(chosen)} numbers, but there are {len(NAMES)} to choose: {', '.join(NAMES)}")
         options = self._options(chosen[0] if 0 <= chosen[0] < len(self._samples) else 0)
-        if self.chosen and self.chosen[0] != chosen[0]:
+        if chosen[0] != self._class_shown:  # self.chosen is the new one already where the front end set it
             chosen[1] = min(chosen[1], len(options[1]) - 1)
         for name, place, each in zip(NAMES, chosen, options, strict=True):
             if not 0 <= place < len(each):
@@ -109,6 +109,7 @@ class LiveExplorer(Viewer):
         x1 = example.x1[None]
         self.prediction = self._model.predict(x1, name, method, t, seed)
         xt = interpolate(image_noise(x1, seed), x1, full_t(t, x1))
+        self._class_shown = chosen[0]
         photo = outline(to_display(example.x1), example.mask.numpy(), scale=3)
         return [
             Panel("input", photo, readouts=[example.name], caption="true defect outlined"),

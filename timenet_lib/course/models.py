@@ -1,7 +1,7 @@
 """What every notebook starts from: a model of the preset, and test images that it has not seen."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +63,14 @@ def pick_examples(index: FolderIndex, size: int, kinds: Sequence[tuple[str, str]
             raise InputError(f"the test images have no kind {kind!r} of class {class_name!r}")
         examples.append(load_example(found[min(number, len(found) - 1)], size))
     return examples
+
+
+def check_names(examples: Iterable[Example]) -> None:
+    """Refuse two examples of one name, of which a viewer would show only the last: an InputError."""
+    names = [example.name for example in examples]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{names.count(name)} images are named {name!r}: give one of each class and kind")
 
 
 def one_kind_a_class(index: FolderIndex) -> list[tuple[str, str]]:

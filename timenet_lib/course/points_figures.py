@@ -19,11 +19,9 @@ from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from timenet_lib.course import formulas
-from timenet_lib.course.points import CENTRES, CLASSES, STD, noise_points, sample_points
+from timenet_lib.course.points import CENTRES, CLASSES, STD
 from timenet_lib.course.style import COLOURS, LABELS, Number, new_figure, styled
 from timenet_lib.course.viewer import Panel, Viewer
-from timenet_lib.path import full_t, interpolate
-from timenet_lib.solvers import Velocity
 
 CLASS_COLOURS, CLASS_MARKERS = ("#CC79A7", "#4B2E83"), ("o", "^")
 PLAIN = "#8C8C8C"  # of what belongs to no method
@@ -137,26 +135,6 @@ def losses_figure(losses: Mapping[str, list[float]], levels: Mapping[str, float]
         ax.text(1.01, level, f"{name}: {level:.2f}", transform=ax.get_yaxis_transform(), va="center")
     ax.set(xlabel="training step", ylabel="loss (4)", xlim=(0, None), ylim=(0, None))
     ax.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
-    return figure
-
-
-@styled()
-def field_figure(v: Velocity, ts: Sequence[float], c: int, method: str = "flow_0", seed: int = 0) -> Figure:
-    """Draw v on a grid at a few t, for one class, and faintly where the paths of independent pairs are at that t.
-
-    At all t an arrow of one length is one velocity.
-    """
-    figure, axes = plane_figure([f"t = {t:.2f}" for t in ts])
-    labels = torch.full((400,), c)
-    x0, x1 = noise_points(len(labels), seed, "field"), sample_points(labels, seed, "field")
-    grid = torch.linspace(-2.6, 2.6, 12)
-    at = torch.cartesian_prod(grid, grid)
-    for ax, t in zip(axes, ts, strict=True):
-        draw_points(ax, interpolate(x0, x1, full_t(t, x0)), labels, 9, alpha=0.45, zorder=1)
-        with torch.no_grad():
-            arrows = v(at, full_t(t, at), torch.full((len(at),), c))
-        ends = (*at.T.numpy(), *arrows.T.numpy())
-        ax.quiver(*ends, color=COLOURS[method], width=0.007, angles="xy", scale_units="xy", scale=7)
     return figure
 
 

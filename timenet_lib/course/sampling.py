@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from timenet_lib.course import formulas
-from timenet_lib.course.models import Example, recorded
+from timenet_lib.course.models import Example, check_names, recorded
 from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
@@ -83,6 +83,7 @@ def steps_explorer(
     model: TimeNet, examples: Sequence[Example], ts: Sequence[float], seed: int, start: float, methods: Sequence[str]
 ) -> Viewer:
     """Return a viewer that slides t: each example noised, rebuilt in one step and in ten by some of the flows."""
+    check_names(examples)
     x1 = torch.stack([e.x1 for e in examples])
     c = model.labels([e.class_name for e in examples])
     runs = {(m, n): [model.reconstruct(x1, c, m, t, seed, n) for t in ts] for m in methods for n in (1, 10)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from timenet_lib.ablations import choice_maps, pixels_alone
 from timenet_lib.course import formulas
 from timenet_lib.course.explore import stack
-from timenet_lib.course.models import Example
+from timenet_lib.course.models import Example, check_names
 from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, new_figure, outline, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, load_images, load_masks
@@ -89,6 +89,7 @@ def weight_explorer(
     examples: Sequence[Example], d: Distances, ratios: Ratios, levels: Sequence[int], ws: Sequence[float]
 ) -> Viewer:
     """Return a viewer that slides w of one level: image, d1, d2 and F(d1, d2, w) to its own maximum."""
+    check_names(examples)
     x1, _ = stack(examples)
     size = d.pixel.shape[-1]
     items = {}
@@ -120,6 +121,7 @@ def lambda_explorer(
     examples: Sequence[Example], d: Distances, scoring: Scoring, ratios: Ratios, lams: Sequence[float]
 ) -> Viewer:
     """Return a viewer that slides lambda: image, S_p, S_f, and the smoothed S to its own maximum, with its score."""
+    check_names(examples)
     x1, _ = stack(examples)
     s_f = feature_map(d, scoring, ratios)
     over_lam = [score_map(d, replace(scoring, lam=lam), ratios) for lam in lams]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from timenet_lib.course import formulas
 from timenet_lib.course.contours import verdict
 from timenet_lib.course.explore import map_panels, stack
-from timenet_lib.course.models import Example
+from timenet_lib.course.models import Example, check_names
 from timenet_lib.course.style import COLOURS, LABELS, Number, outline, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import Prediction, TimeNet
@@ -24,6 +24,7 @@ def separation_explorer(
     """
     if any([bool(example.mask.any()) for example in pair] != [True, False] for pair in pairs):
         raise InputError("each pair is (defective, sound): the first mask shows a defect, the second is empty")
+    check_names(bad for bad, _ in pairs)
     method = model.methods[-1]
     examples = [example for pair in pairs for example in pair]
     x1, classes = stack(examples)
