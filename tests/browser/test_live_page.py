@@ -1,6 +1,5 @@
 """The page that runs TimeNet: from a file, without a network, it gives torch's numbers and repairs what is drawn."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -144,9 +143,92 @@ def test_a_network_that_does_not_load_is_said_so(alone, tmp_path):
     text = PAGE.read_text()
     start = text.index('id="model">') + len('id="model">')
     broken = tmp_path / "broken.html"
-    broken.write_text(
-        text[:start] + json.dumps("H4sIAAAAAAAC/8tIzcnJBwCGphA2BQAAAA==")[1:-1] + text[text.index("</script>", start) :]
-    )
+    hello = "H4sIAAAAAAAC/8tIzcnJBwCGphA2BQAAAA=="  # gzip of "hello", no model
+    broken.write_text(text[:start] + hello + text[text.index("</script>", start) :])
     alone.goto(broken.as_uri())
     alone.wait_for_selector("#problem:visible", timeout=SECONDS)
     assert "could not be started" in alone.locator("#problem").inner_text()
+    alone.get_by_role("button", name="Show me one").click()
+    alone.evaluate("timenet.settled()")
+
+
+def test_every_sound_image_is_below_the_threshold_as_the_page_opens(opened):
+    names = opened.locator("#image option").all_inner_texts()
+    assert len(names) == 21
+    for index, name in enumerate(names):
+        opened.locator("#image").select_option(index=index)
+        opened.wait_for_function("name => timenet.numbers().name === name", arg=name)
+        found = numbers(opened)
+        assert (found["imageScore"] >= found["threshold"]) == ("defective" in name), (name, found["imageScore"])
+        assert f"T map of {name}, " in opened.locator("#steps").get_attribute("aria-label")
+
+
+SLOW_DECODING = """() => {
+    const decode = HTMLImageElement.prototype.decode;
+    window.held = [];
+    HTMLImageElement.prototype.decode = async function () {
+        await new Promise((go) => held.push(go));
+        return decode.call(this);
+    };
+}"""
+
+
+def test_an_image_is_chosen_once_it_is_decoded_and_the_last_choice_stays(opened):
+    opened.evaluate(SLOW_DECODING)
+    before = numbers(opened)["name"]
+    opened.locator("#image").select_option(label="die")
+    opened.get_by_role("button", name="Clear").click()  # an uncaught error would be among the page's problems
+    opened.get_by_role("button", name="Show me one").click()
+    assert numbers(opened)["name"] == before
+    opened.locator("#image").select_option(label="gear")
+    for number in (1, 0):  # gear first, then die, which was chosen earlier
+        opened.evaluate("number => held[number]()", number)
+        opened.wait_for_timeout(200)
+    found = numbers(opened)
+    assert found["name"] == "gear"
+    assert np.array_equal(found["image"], found["clean"])
+
+
+def test_after_an_error_the_page_goes_on(opened):
+    opened.evaluate("""() => {
+        const post = Worker.prototype.postMessage;
+        Worker.prototype.postMessage = function (message) {
+            Worker.prototype.postMessage = post;
+            post.call(this, {...message, size: 7});
+        };
+    }""")
+    opened.get_by_role("button", name="Show me one").click()
+    opened.evaluate("timenet.settled()")
+    assert "could not run" in opened.locator("#problem").inner_text()
+    assert opened.locator("#verdict").inner_text() == ""
+    opened.get_by_role("button", name="Clear").click()
+    numbers(opened)
+    assert opened.locator("#problem").is_hidden()
+    assert opened.locator("#verdict").inner_text().startswith("No defect found")
+
+
+def test_a_second_finger_draws_nothing(opened):
+    fingers = opened.context.new_cdp_session(opened)
+    opened.locator("#drawing").scroll_into_view_if_needed()
+    box = opened.locator("#drawing").bounding_box()
+
+    def touch(kind, **places):
+        points = [
+            {"id": number, "x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}
+            for number, (x, y) in enumerate(places.values())
+        ]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", first=(0.2, 0.1))
+    touch("touchStart", first=(0.2, 0.1), second=(0.8, 0.9))
+    for x in (0.3, 0.4):
+        touch("touchMove", first=(x, 0.1), second=(0.9 - x / 2, 0.9))
+    touch("touchMove", first=(0.4, 0.1))  # the second is lifted
+    touch("touchMove", first=(0.5, 0.1))
+    touch("touchEnd")
+    stroke = numbers(opened)["stroke"]
+    assert stroke[6, 14:31].all()  # the first finger's line, to its end
+    assert not stroke[12:].any()
+    touch("touchStart", only=(0.5, 0.5))
+    touch("touchEnd")
+    assert numbers(opened)["stroke"][32, 32] == 1

@@ -1,5 +1,9 @@
 """The page that runs the network: it is up to date, kept by `maintain figures`, and made of what it says."""
 
+import base64
+import gzip
+import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,11 +14,25 @@ import torch
 from timenet_lib.checkpoints import read_record
 from timenet_lib.course import live_page, maintain
 from timenet_lib.course.figures import LIVE_PAGE, write_manifest
-from timenet_lib.course.live_page import STAGES, Trial, build_page, draw_stroke, palette, stale, trial_words
+from timenet_lib.course.live_page import (
+    RUNTIME,
+    SOURCES,
+    STAGES,
+    WIDTH,
+    Trial,
+    border_words,
+    build_page,
+    draw_stroke,
+    palette,
+    source_hash,
+    stale,
+    trial_words,
+)
 from timenet_lib.course.manifest import check_manifest
 from timenet_lib.course.runner import RunResult
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
+from timenet_lib.score import Scoring
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "figures" / LIVE_PAGE
@@ -22,10 +40,11 @@ PAGE = ROOT / "figures" / LIVE_PAGE
 
 @pytest.fixture
 def records():
-    return {name: read_record(maintain.WEIGHTS, name) for name in STAGES}
+    found = {name: read_record(maintain.WEIGHTS, name) for name in STAGES}
+    return found | {"calibration": json.loads((maintain.WEIGHTS / "calibration.json").read_text())}
 
 
-def test_the_committed_page_holds_the_shipped_weights_and_its_sources(records):
+def test_the_committed_page_holds_the_shipped_weights_their_threshold_and_its_sources(records):
     assert stale(PAGE, records) == []
 
 
@@ -36,12 +55,30 @@ def test_a_page_of_other_weights_is_found(records, name):
     assert line.startswith(f"holds another {name}")
 
 
+def test_a_page_of_another_threshold_is_found(records):
+    records["calibration"]["methods"]["timenet"]["threshold"] += 1e-6
+    (line,) = stale(PAGE, records)
+    assert line.startswith("has another threshold than 4.1")
+
+
+@pytest.mark.parametrize("name", ["live.html", "live.js", "live_worker.js", "viewer.css"])
+def test_every_source_of_the_page_is_hashed(name, tmp_path, monkeypatch):
+    before = source_hash()
+    for source in SOURCES:
+        shutil.copyfile(live_page._HERE / source, tmp_path / source)
+    monkeypatch.setattr(live_page, "_HERE", tmp_path)
+    assert source_hash() == before
+    with (tmp_path / name).open("a") as file:
+        file.write(" ")
+    assert source_hash() != before
+
+
 def test_a_page_of_other_sources_or_none_at_all_is_found(records, tmp_path, monkeypatch):
     monkeypatch.setattr(live_page, "source_hash", lambda: "other")
     (line,) = stale(PAGE, records)
     assert line.startswith("was made from other sources")
     (tmp_path / "page.html").write_text("<html>")
-    assert len(stale(tmp_path / "page.html", records)) == 4
+    assert len(stale(tmp_path / "page.html", records)) == 5
 
 
 def test_the_page_loads_nothing_and_keeps_the_licence():
@@ -95,8 +132,8 @@ def test_the_first_colour_of_a_palette_stands_out_most_in_the_middle():
 
 def test_a_stroke_covers_its_line_only():
     picture = np.zeros((64, 64, 3), np.uint8)
-    drawn, stroke = draw_stroke(picture, [(0.25, 0.5), (0.75, 0.5)], "#ff0000", 4)
-    assert 32 * 4 < stroke.sum() < 38 * 5
+    drawn, stroke = draw_stroke(picture, [(0.25, 0.5), (0.75, 0.5)], "#ff0000")
+    assert 32 * WIDTH < stroke.sum() < 38 * (WIDTH + 1)
     assert (drawn[stroke][:, 0] > 127).all()
     assert stroke[32, 16:48].all()
     assert not stroke[:28].any()
@@ -108,6 +145,7 @@ class Half(TimeNet):
 
     def __init__(self):
         self.threshold = 4.0
+        self.preset = SimpleNamespace(image_size=64)
 
     def calibrated(self, method):
         return self
@@ -128,5 +166,34 @@ def test_the_trial_counts_strokes_that_are_found_and_the_error_that_is_left(monk
     assert "white: 2 of 2 found, 50 % left" in trial_words(trials)
 
 
+def test_the_words_on_the_trial_follow_its_numbers():
+    words = trial_words({"first": Trial(4, 4, 0.4), "white": Trial(4, 2, 0.6), "red": Trial(4, 3, 0.45)})
+    assert "stands out most: 4 of 4 found, 40 % left</li>" in words
+    assert "white: 2 of 4 found, 60 % left, a failed repair</li>" in words
+    assert "bright red, #e62828: 3 of 4 found, 45 % left</li>" in words
+    assert "The smallest share is found in white." in words
+
+
+def test_the_words_on_the_border_are_computed():
+    assert "index 1, 2, 3, counted from 0 at an edge, counts 0.7 %, 3.2 %, 11.0 % of one" in border_words(64, Scoring())
+    assert "counts 0.7 %" not in border_words(64, Scoring(padded=True))
+
+
+def test_a_sound_image_that_reaches_the_threshold_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "dist").mkdir()
+    for file in ("package.json", *(f"dist/{name}" for name in RUNTIME.values())):
+        (tmp_path / file).touch()
+    quiet = live_page.Example("die, good", "die", torch.full((3, 64, 64), -0.6), torch.zeros(64, 64, dtype=torch.bool))
+    loud = quiet._replace(name="gear, good", x1=torch.ones(3, 64, 64))
+    defective = loud._replace(name="gear, crack", mask=~loud.mask)
+    monkeypatch.setattr(live_page, "course_data", lambda preset: None)
+    monkeypatch.setattr(live_page, "page_examples", lambda data, size: [quiet, defective, loud])
+    with pytest.raises(InputError, match=r"reach the threshold 4\.00: gear, good 5\.00; choose other"):
+        build_page(Half(), tmp_path, tmp_path / "page.html")
+    live_page.refuse_alarms(Half(), [quiet, defective])
+
+
 def test_packing_depends_on_the_content_alone():
-    assert live_page.pack(b"some bytes") == live_page.pack(b"some bytes")
+    packed = base64.b64decode(live_page.pack(b"some bytes"))
+    assert packed[4:8] == bytes(4)  # the time of packing, in a gzip header
+    assert gzip.decompress(packed) == b"some bytes"

@@ -1,9 +1,9 @@
 // The page that runs the network: the reader draws on an image, a worker repairs and scores it, and the maps are shown.
-// state = {size, threshold, scoreRange, stepRange, colours, heat: {viridis, inferno}, strokes, items: [{name, classNumber,
+// state = {size, threshold, scoreRange, stepRange, heat: {viridis, inferno}, strokes, items: [{name, classNumber,
 // picture, palette}]}; heat tables are 256 colours in base64. For tests, `window.timenet` gives the numbers:
 //   ready      a promise that is kept when the untouched image has its first repair
-//   settled()  a promise that is kept when nothing is left to compute
-//   numbers()  {image, clean, noise, reconstruction (3 x size x size), stroke, timestepMap, scoreMap (size x size),
+//   settled()  a promise that is kept when nothing is left to compute; with no network, at once
+//   numbers()  {name, image, clean, noise, reconstruction (3 x size x size), stroke, timestepMap, scoreMap (size x size),
 //              imageScore, threshold, milliseconds, classNumber}
 
 const state = JSON.parse(document.getElementById("state").textContent);
@@ -16,7 +16,8 @@ strokes.width = strokes.height = size;
 const ink = strokes.getContext("2d", { willReadFrequently: true });
 
 let worker = null;
-let item = state.items[0];
+let item = null; // the image that is drawn on
+let choices = 0;
 let clean = null; // the untouched image, 3 x size x size in [-1, 1]
 let noise = null;
 let seed = 1;
@@ -91,8 +92,10 @@ function showMap(id, map, [low, high], table) {
 
 const tables = { viridis: toBytes(state.heat.viridis), inferno: toBytes(state.heat.inferno) };
 
-function show() {
-  const { reconstruction, timestepMap, scoreMap, imageScore, milliseconds } = shown;
+function show(result) {
+  shown = result;
+  byId("problem").hidden = true;
+  const { name, reconstruction, timestepMap, scoreMap, imageScore, milliseconds } = shown;
   const area = size * size;
   showColours("repair", (i) => [0, 1, 2].map((c) => Math.round((reconstruction[c * area + i] + 1) * 127.5)));
   showMap("steps", timestepMap, state.stepRange, tables.viridis);
@@ -103,11 +106,11 @@ function show() {
   verdict.textContent = `${defective ? "Defective" : "No defect found"}: ${numbers}.`;
   verdict.className = `live-verdict ${defective ? "defective" : "sound"}`;
   byId("time").textContent = `The network took ${Math.round(milliseconds)} ms here.`;
-  byId("repair").setAttribute("aria-label", `TimeNet's repair of ${item.name}`);
+  byId("repair").setAttribute("aria-label", `TimeNet's repair of ${name}`);
   const lowest = timestepMap.reduce((a, b) => Math.min(a, b));
-  byId("steps").setAttribute("aria-label", `T map of ${item.name}, lowest T ${lowest.toFixed(2)}`);
+  byId("steps").setAttribute("aria-label", `T map of ${name}, lowest T ${lowest.toFixed(2)}`);
   const highest = scoreMap.reduce((a, b) => Math.max(a, b));
-  byId("scores").setAttribute("aria-label", `score map of ${item.name}, highest value ${highest.toFixed(1)}`);
+  byId("scores").setAttribute("aria-label", `score map of ${name}, highest value ${highest.toFixed(1)}`);
 }
 
 // ---- the network
@@ -118,32 +121,32 @@ function ask() {
   busy = true;
   wanted = false;
   const image = pixelsOf(pad);
-  const asked = { image, stroke: strokeMask(), clean, noise, classNumber: item.classNumber };
+  const asked = { name: item.name, image, stroke: strokeMask(), clean, noise, classNumber: item.classNumber };
   worker.onmessage = ({ data }) => answer(data, asked);
   worker.postMessage({ image, noise, classNumber: item.classNumber, size });
 }
 
 function answer(data, asked) {
   busy = false;
-  if (data.error) return fail(`The network could not run: ${data.error}`);
-  shown = { ...asked, ...data };
-  show();
+  if (data.error) fail(`The network could not run: ${data.error}`);
+  else show({ ...asked, ...data });
   if (wanted) return ask();
   if (!painting) byId("spoken").textContent = byId("verdict").textContent;
   for (const done of waiting.splice(0)) done();
 }
 
-const settled = () => (busy || wanted ? new Promise((done) => waiting.push(done)) : Promise.resolve());
+const settled = () => (busy || (wanted && worker) ? new Promise((done) => waiting.push(done)) : Promise.resolve());
 
 function fail(message) {
   byId("problem").textContent = message;
   byId("problem").hidden = false;
   byId("verdict").textContent = "";
+  byId("verdict").className = "live-verdict";
 }
 
 // ---- drawing
 
-let painting = null; // the last point of the stroke that is being drawn
+let painting = null; // {pointerId, point}: which pointer draws, and the last point of its stroke
 let cursor = [size / 2, size / 2]; // the keyboard's brush
 
 const brush = () => Number(byId("width").value);
@@ -182,12 +185,10 @@ function moveRing([x, y]) {
 function clear() {
   ink.clearRect(0, 0, size, size);
   pad.drawImage(item.image, 0, 0);
-  ask();
 }
 
 function showOne() {
-  ink.clearRect(0, 0, size, size);
-  pad.drawImage(item.image, 0, 0);
+  clear();
   const points = state.strokes[scripted++ % state.strokes.length];
   for (let i = 1; i < points.length; i++) paint(points[i - 1], points[i]);
   ask();
@@ -206,29 +207,34 @@ function drawingKeys(event) {
   ask();
 }
 
+// Whether an event belongs to another pointer than the one that draws: a second finger draws nothing.
+const isOther = (event) => painting !== null && event.pointerId !== painting.pointerId;
+
 function listen() {
   drawing.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    drawing.setPointerCapture(event.pointerId);
-    painting = place(event);
-    paint(painting, painting);
+    const { pointerId } = event;
+    if (event.button !== 0 || isOther(event)) return;
+    const point = place(event);
+    drawing.setPointerCapture(pointerId);
+    painting = { pointerId, point };
+    paint(point, point);
     ask();
   });
   drawing.addEventListener("pointermove", (event) => {
+    if (isOther(event)) return;
     const now = place(event);
     cursor = now;
     moveRing(now);
     if (!painting) return;
-    paint(painting, now);
-    painting = now;
+    paint(painting.point, now);
+    painting.point = now;
     ask();
   });
   for (const end of ["pointerup", "pointercancel"]) {
-    drawing.addEventListener(end, () => {
-      if (painting) {
-        painting = null;
-        ask();
-      }
+    drawing.addEventListener(end, (event) => {
+      if (!painting || isOther(event)) return;
+      painting = null;
+      ask();
     });
   }
   drawing.addEventListener("keydown", drawingKeys);
@@ -241,7 +247,10 @@ function listen() {
     document.querySelector("input[name=colour][value=own]").checked = true;
   });
   byId("one").addEventListener("click", showOne);
-  byId("clear").addEventListener("click", clear);
+  byId("clear").addEventListener("click", () => {
+    clear();
+    ask();
+  });
   byId("noise").addEventListener("click", () => {
     setNoise(seed + 1);
     ask();
@@ -275,16 +284,18 @@ function makeSwatches() {
 }
 
 async function choose(index) {
-  item = state.items[index];
-  if (!item.image) {
+  const choice = ++choices;
+  const next = state.items[index];
+  if (!next.image) {
     const image = new Image();
-    image.src = item.picture;
+    image.src = next.picture;
     await image.decode();
-    item.image = image;
+    next.image = image;
   }
+  if (choice !== choices) return; // another was chosen meanwhile
+  item = next;
   makeSwatches();
-  ink.clearRect(0, 0, size, size);
-  pad.drawImage(item.image, 0, 0);
+  clear();
   clean = pixelsOf(pad);
   ask();
 }
@@ -294,10 +305,10 @@ async function start() {
   if (missing.length > 0) {
     return fail(`This browser lacks ${missing.join(" and ")}, which the network needs: open the page in a newer one.`);
   }
-  state.items.forEach(({ name }, index) => byId("image").append(new Option(name, index)));
   setNoise(seed);
-  listen();
   await choose(0);
+  state.items.forEach(({ name }, index) => byId("image").append(new Option(name, index)));
+  listen(); // only now is there an image to draw on
   const [runtime, wasm, model] = await Promise.all(["runtime", "wasm", "model"].map(unpack));
   const code = new Blob([byId("worker").textContent], { type: "text/javascript" });
   const started = new Worker(URL.createObjectURL(code));

@@ -30,8 +30,10 @@ from timenet_lib.data.images import as_float
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.export import check_onnx, export_onnx
+from timenet_lib.score import Scoring, image_score, smooth
 
-TEMPLATE, SCRIPT, WORKER = "live.html", "live.js", "live_worker.js"
+TEMPLATE, SCRIPT, WORKER, STYLE = "live.html", "live.js", "live_worker.js", "viewer.css"
+SOURCES = (TEMPLATE, SCRIPT, WORKER, STYLE)
 RUNTIME = {"runtime": "ort.wasm.bundle.min.mjs", "wasm": "ort-wasm-simd-threaded.wasm"}  # the smallest that do
 STAGES = ("flow_1", "tpn", "extractor")
 DEFECTIVE = ("fabric", "tear")  # the course's running example
@@ -45,6 +47,8 @@ STROKES = (  # what "show me one" draws, in shares of the image
     ((0.55, 0.25), (0.42, 0.38), (0.58, 0.50), (0.42, 0.63), (0.56, 0.75)),
 )
 PALETTE, WIDTH = 5, 4  # colours of an image, pixels of the brush
+FAILED = 0.5  # a repair that leaves more of the error has failed
+BORDER = (1, 2, 3)  # pixels, counted from 0 at an edge, of which the page says what they count
 RED = "#e62828"
 _HERE = Path(__file__).parent
 LICENCE = """MIT License
@@ -84,6 +88,7 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
         raise InputError(f"{folder} is no unpacked onnxruntime-web with {', '.join(RUNTIME.values())}: npm pack it")
     data = course_data(model.preset)
     examples = page_examples(data, model.preset.image_size)
+    refuse_alarms(model, examples)
     with tempfile.TemporaryDirectory() as place:
         onnx = export_onnx(model, Path(place) / "timenet.onnx", "timenet")
         check_onnx(model, onnx, torch.stack([e.x1 for e in examples]), [e.class_name for e in examples])
@@ -92,14 +97,20 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
     parts = {
         "weights": escape(json.dumps(hashes)),
         "sources": source_hash(),
-        "css": (_HERE / "viewer.css").read_text(encoding="utf-8"),
+        "css": (_HERE / STYLE).read_text(encoding="utf-8"),
         "t": f"{model.preset.t:g}",
         "size": str(model.preset.image_size),
+        "classes": str(len(model.classes)),
+        "width": str(WIDTH),
+        "red": RED,
+        "dark": f"{T_RANGE[0]:g}",
+        "bright": f"{T_RANGE[1]:g}",
         "timenet": COLOURS["timenet"],
         "brightest": f"{3 * known.threshold:.1f}",
         "preset": model.preset.name,
         "trained": str(model.preset.drawn_train),
         "trial": trial_words(try_strokes(model, examples)),
+        "border": border_words(model.preset.image_size, model.scoring),
         **false_alarms(model, data),
         "weights_words": ", ".join(f"{name} {digest[:12]}" for name, digest in hashes.items()),
         "version": json.loads((folder / "package.json").read_text(encoding="utf-8"))["version"],
@@ -165,6 +176,18 @@ def palette(picture: UInt8[np.ndarray, "h w 3"], count: int = PALETTE) -> list[s
     return ["#" + "".join(f"{v:02x}" for v in colours[i]) for i in np.argsort(-contrast)]
 
 
+def refuse_alarms(model: TimeNet, examples: Sequence[Example]) -> None:
+    """Raise an InputError where a sound example reaches the threshold: the page says that none does."""
+    sound = [e for e in examples if not e.mask.any()]
+    scores = model.predict(torch.stack([e.x1 for e in sound]), [e.class_name for e in sound], "timenet").image_score
+    threshold = model.calibrated("timenet").threshold
+    found = [f"{e.name} {s:.2f}" for e, s in zip(sound, scores.tolist(), strict=True) if s >= threshold]
+    if found:
+        raise InputError(
+            f"sound images that reach the threshold {threshold:.2f}: {', '.join(found)}; choose other numbers in SOUND"
+        )
+
+
 def try_strokes(model: TimeNet, examples: Sequence[Example]) -> dict[str, Trial]:
     """Draw the first scripted stroke on each sound image in many colours, and see what TimeNet makes of it."""
     sound = [e for e in examples if not e.mask.any()]
@@ -197,15 +220,15 @@ def try_strokes(model: TimeNet, examples: Sequence[Example]) -> dict[str, Trial]
 
 
 def draw_stroke(
-    picture: UInt8[np.ndarray, "h w 3"], points: Sequence[tuple[float, float]], colour: str, width: int = WIDTH
+    picture: UInt8[np.ndarray, "h w 3"], points: Sequence[tuple[float, float]], colour: str
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-    """Return an image with a stroke through points, given as shares of it, and which pixels the stroke covers."""
+    """Return an image with a stroke of WIDTH px through points, shares of its size, and which pixels it covers."""
     size, fine = picture.shape[0], 8
     mask = Image.new("L", (size * fine, size * fine))
     pen, ends = ImageDraw.Draw(mask), [(x * size * fine, y * size * fine) for x, y in points]
-    pen.line(ends, fill=255, width=width * fine)
+    pen.line(ends, fill=255, width=WIDTH * fine)
     for x, y in ends:
-        pen.circle((x, y), width * fine / 2, fill=255)
+        pen.circle((x, y), WIDTH * fine / 2, fill=255)
     share = np.asarray(mask.resize((size, size), Image.Resampling.BOX), float)[..., None] / 255
     drawn = picture * (1 - share) + np.array(ImageColor.getrgb(colour)) * share
     return np.round(drawn).astype(np.uint8), share[..., 0] > 0.5
@@ -227,30 +250,51 @@ def trial_words(trials: Mapping[str, Trial]) -> str:
         "least": "the colour that stands out least",
         "white": "white",
         "black": "black",
-        "red": f"a bright red, {RED}: most of it stays, a failure",
+        "red": f"a bright red, {RED}",
     }
     rows = [
-        f"<li>{names[k]}: {t.found} of {t.strokes} found, {100 * t.left:.0f} % left</li>" for k, t in trials.items()
+        f"<li>{names[k]}: {t.found} of {t.strokes} found, {100 * t.left:.0f} % left"
+        f"{', a failed repair' if t.left > FAILED else ''}</li>"
+        for k, t in trials.items()
     ]
     words = (
         "Not every stroke is found, and no repair is perfect. Tried when this page was made: one stroke of "
         f"{WIDTH} px on each sound image. Found is what reaches the threshold; left is the share of the error under "
-        "the stroke (root mean square, from the untouched image) that the repair still has, a median."
+        "the stroke (root mean square, from the untouched image) that the repair still has, a median; "
+        f"above {100 * FAILED:.0f} % it is called failed."
     )
-    after = "The hardest is a stroke in the colour of what lies around it, even where one can see it, as on leather."
-    return "\n".join([f"<li>{words}", "<ul>", *rows, "</ul>", f"{after}</li>"])
+    hardest = min(trials, key=lambda k: trials[k].found / trials[k].strokes)
+    return "\n".join([f"<li>{words}", "<ul>", *rows, "</ul>", f"The smallest share is found in {names[hardest]}.</li>"])
+
+
+def border_words(size: int, scoring: Scoring) -> str:
+    """Return what a pixel near an edge of an unsmoothed score map counts in the image score, beside a central one."""
+    impulses = torch.zeros(1 + len(BORDER), size, size)
+    for impulse, column in zip(impulses, (size // 2, *BORDER), strict=True):
+        impulse[size // 2, column] = 1
+    middle, *scores = image_score(smooth(impulses, scoring.sigma * size / 256), scoring.padded).tolist()
+    shares = ", ".join(f"{100 * score / middle:.1f} %" for score in scores)
+    return f"with index {', '.join(map(str, BORDER))}, counted from 0 at an edge, counts {shares} of one in the middle"
 
 
 def stale(page: str | Path, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return in what a page differs from the records of the weights and from its sources, a line each."""
-    text = Path(page).read_text(encoding="utf-8")[:4000]
-    said = dict(re.findall(r'<meta name="timenet-(\w+)" content="([^"]*)">', text))
+    """Return in what a page differs from the weights' records and calibration and from its sources, a line each.
+
+    records holds the record of each of STAGES, and under "calibration" what calibration.json holds.
+    """
+    text = Path(page).read_text(encoding="utf-8")
+    said = dict(re.findall(r'<meta name="timenet-(\w+)" content="([^"]*)">', text[:4000]))
     hashes = json.loads(unescape(said.get("weights", "{}")))
     advice = "run python -m timenet_lib.course.maintain page FOLDER"
     lines = [f"holds another {name} than its record names: {advice}" for name in STAGES
              if hashes.get(name) != records[name]["sha256"]]  # fmt: skip
-    return lines + ([f"was made from other sources than {TEMPLATE}, {SCRIPT}, {WORKER}: {advice}"]
-                    if said.get("sources") != source_hash() else [])  # fmt: skip
+    state = re.search(r'<script type="application/json" id="state">(.*?)</script>', text, re.DOTALL)
+    threshold = records["calibration"]["methods"]["timenet"]["threshold"]
+    if state is None or json.loads(state[1])["threshold"] != threshold:
+        lines.append(f"has another threshold than {threshold}, which calibration.json names: {advice}")
+    if said.get("sources") != source_hash():
+        lines.append(f"was made from other sources than {', '.join(SOURCES)}: {advice}")
+    return lines
 
 
 def weights_of(model: TimeNet) -> dict[str, str]:
@@ -260,7 +304,7 @@ def weights_of(model: TimeNet) -> dict[str, str]:
 
 def source_hash() -> str:
     """Return the SHA-256 of the page's own sources."""
-    return sha256(b"".join((_HERE / name).read_bytes() for name in (TEMPLATE, SCRIPT, WORKER)))
+    return sha256(b"".join((_HERE / name).read_bytes() for name in SOURCES))
 
 
 def pack(content: bytes) -> str:
