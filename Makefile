@@ -21,7 +21,8 @@ run: $(STAMP)      ## execute every notebook into build/ with the shipped weight
 	$(BIN)/timenet run --preset demo
 
 test: $(STAMP)     ## the tests, every notebook at preset ci among them
-	$(TEST) -m 'not slow'
+	OMP_NUM_THREADS=1 $(TEST) -m 'not slow and not timed' -n 2 --dist loadgroup
+	$(TEST) -m 'timed and not slow'
 
 test-slow: $(STAMP) ## the tests that take minutes
 	$(TEST) -m slow

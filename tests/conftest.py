@@ -24,6 +24,13 @@ from timenet_lib.presets import CI
 from timenet_lib.reconstruct import Models
 
 
+def pytest_collection_modifyitems(items):
+    """Where two processes share the tests, a module's stay together; the notebooks are dealt out one by one."""
+    for item in items:
+        if item.path.name != "test_notebooks.py":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory):
     """Keep what the tests draw apart from the reader's own cache."""

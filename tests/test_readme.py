@@ -46,7 +46,7 @@ def workplace(tmp_path_factory, drawn_ci):
 
 
 def run(command, cwd, **env):
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", **env}
+    environment = {**os.environ, **env}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
 
 

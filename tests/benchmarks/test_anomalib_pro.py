@@ -68,6 +68,7 @@ def test_pro_agrees_with_anomalib_on_pixels_that_touch_at_corners():
     assert pro(maps, masks) == pytest.approx(anomalib_pro(maps, masks), abs=1e-4)
 
 
+@pytest.mark.timed
 def test_pro_of_83_large_maps_takes_at_most_six_tenths_of_the_time_of_anomalib(record_property):
     maps, masks = smooth_maps(83, 256, radius=25)  # one to three regions an image, as in MVTec-AD
     assert pro(maps, masks) == pytest.approx(anomalib_pro(maps, masks), abs=1e-4)

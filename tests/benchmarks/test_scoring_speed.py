@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2.functional import gaussian_blur_image
@@ -41,6 +42,7 @@ def median_seconds(call, rounds=5):
     return sorted(times)[rounds // 2]
 
 
+@pytest.mark.timed
 def test_a_score_map_takes_at_most_half_the_time_of_ddads_heat_map(record_property):
     g = torch.Generator().manual_seed(0)
     x1, x1_hat = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=g) * 2 - 1

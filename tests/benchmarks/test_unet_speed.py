@@ -60,6 +60,7 @@ def matmul_rate(dtype, size=2048):
     return 2e-9 * size**3 / min(times)
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_a_training_step_is_faster_than_that_of_diffusers(networks, dtype, record_property):
     """The aim is 0.75 in bfloat16 and 0.8 in float32; what is reached is printed. Asserted is no more than "faster"."""
