@@ -95,6 +95,7 @@ def test_the_order_of_modules_has_no_import_against_it():
     order = [
         "errors",
         "console",
+        "processes",
         "pictures",
         "path",
         "nets.unet",

@@ -21,6 +21,7 @@ from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.evaluate import KEYS, metrics_of, percent
 from timenet_lib.intervals import Bootstrap, ends, gain_words
 from timenet_lib.nets.extractors import PAPER_EXTRACTORS, Extractor, build_extractor
+from timenet_lib.processes import share_out
 from timenet_lib.score import Distances, image_score, pixel_map, score_maps, smooth
 
 STEPS_T, STEPS = 0.8, (1, 3, 5, 10)  # of table 3
@@ -56,17 +57,20 @@ class TestSet:
 
     def rebuilt(self, method: str, t: float | None = None, num_steps: int = 1) -> Float[Tensor, "n 3 h w"]:
         """Return the reconstructions of all images."""
-        batches = zip(self.images.split(BATCH), self.c.split(BATCH), strict=True)
-        each = [self.model.reconstruct(as_float(x), c, method, t, self.seed, num_steps).x1_hat for x, c in batches]
-        return torch.cat(each)
+
+        def part(batch: tuple[Tensor, Tensor]) -> Tensor:
+            return self.model.reconstruct(as_float(batch[0]), batch[1], method, t, self.seed, num_steps).x1_hat
+
+        batches = list(zip(self.images.split(BATCH), self.c.split(BATCH), strict=True))
+        return torch.cat(share_out(self.model.workers, part, batches))
 
     def parts(
         self, x1_hat: Float[Tensor, "n 3 h w"], features: Callable[[Tensor], list[Tensor]] | None = None
     ) -> list[Distances]:
         """Return the distances of reconstructions, by the model's extractor or another."""
         model = self.model if features is None else with_features(self.model, features)
-        pairs = zip(self.images.split(BATCH), x1_hat.split(BATCH), strict=True)
-        return [model.distances(as_float(a), b) for a, b in pairs]
+        pairs = list(zip(self.images.split(BATCH), x1_hat.split(BATCH), strict=True))
+        return share_out(model.workers, lambda pair: model.distances(as_float(pair[0]), pair[1]), pairs)
 
     def of_method(self, method: str, t: float | None = None, num_steps: int = 1) -> Measured:
         """Return the metrics of a method of the model, scored by formula (5) over the whole set."""

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from timenet_lib import __version__
-from timenet_lib.console import OneLineErrors, check_writable, fail, say, shown_command
+from timenet_lib.console import OneLineErrors, check_writable, fail, quiet, say, shown_command
 
 PRESET = click.option(
     "--preset", default="demo", show_default=True, metavar="NAME", help="ci, demo (a laptop) or paper (a GPU)."
@@ -180,26 +180,34 @@ def evaluate(
     """Measure I-AUROC, P-AUROC and PRO of flow_0, flow_1 and TimeNet on a folder's test images.
 
     Where the folder has normal training images too, both flows are measured at their best t as well, which is chosen
-    on those held out from training, and never on test images.
+    on those held out from training, and never on test images. `accelerate launch` shares the images out.
     """
     from timenet_lib.ablations import ablate, format_ablations
     from timenet_lib.checkpoints import write_json
     from timenet_lib.data.folder import index_folder
     from timenet_lib.detector import TimeNet
     from timenet_lib.evaluate import data_folder, evaluate_folder, format_table
+    from timenet_lib.processes import make_accelerator, own_device
     from timenet_lib.reported import format_beside
 
     check_writable(json_path)
-    model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
-    results = evaluate_folder(data, model, say, **options)
+    workers = make_accelerator(check_device(device))
+    model = TimeNet.from_pretrained(weights, str(own_device(workers, device)), extractor_weights)
+    model.workers = workers
+    with workers.main_process_first():  # what is drawn is drawn once and cached
+        data = data_folder(data, model.preset)
+    tell = say if workers.is_main_process else quiet
+    results = evaluate_folder(data, model, tell, **options)
+    if ablations:
+        results["ablations"] = ablate(index_folder(data, parts=("test",)), model, seed=options["seed"], say=tell)
+    if not workers.is_main_process:
+        return
     click.echo(format_table(results))
     if results["class_accuracy"] is not None:
         click.echo(f"classes guessed right: {100 * results['class_accuracy']:.1f} %")
     if beside := format_beside(results):
         click.echo(f"\n{beside}")
     if ablations:
-        index = index_folder(data_folder(data, model.preset), parts=("test",))
-        results["ablations"] = ablate(index, model, seed=options["seed"], say=say)
         click.echo(f"\n{format_ablations(results['ablations'])}")
     if json_path:
         write_json(json_path, {**results, "command": shown_command()})

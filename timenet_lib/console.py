@@ -40,6 +40,10 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
+def quiet(message: str) -> None:
+    """Say nothing."""
+
+
 def shown_command() -> str:
     """Return the command as it was typed, the program's path cut to its name."""
     return shlex.join(["timenet", *sys.argv[1:]])

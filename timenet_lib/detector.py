@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from accelerate import Accelerator
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from timenet_lib.losses import perceptual_distance
 from timenet_lib.metrics import max_f1_threshold
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.presets import Preset, preset_from_dict
+from timenet_lib.processes import share_out
 from timenet_lib.reconstruct import Models, Reconstruction, reconstruct
 from timenet_lib.score import Distances, Scoring, distances, image_score, score_maps, set_ratios
 
@@ -88,6 +90,7 @@ class TimeNet:
         self.records, self.device = records or {}, device
         self.scoring = Scoring(preset.weight, preset.lam)
         self.calibration: dict[str, Calibration] = {}
+        self.workers: Accelerator | None = None  # several processes that share out what pick_classes and parts do
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu", extractor_weights: str = "") -> "TimeNet":
@@ -202,14 +205,15 @@ class TimeNet:
 
         One reconstruction a class; t lies below the working point, where the class decides more of what comes back.
         """
-        picked: list[str] = []
-        for batch in x1.split(BATCH):
+
+        def pick(batch: Tensor) -> list[str]:
             errors = []
             for number in range(len(self.classes)):
                 x1_hat = self.reconstruct(batch, torch.full((len(batch),), number), "flow_0", t, seed).x1_hat
                 errors.append((batch - x1_hat).square().flatten(1).mean(dim=1))
-            picked += [self.classes[i] for i in torch.stack(errors).argmin(dim=0)]
-        return tuple(picked)
+            return [self.classes[i] for i in torch.stack(errors).argmin(dim=0)]
+
+        return tuple(name for batch in share_out(self.workers, pick, x1.split(BATCH)) for name in batch)
 
     def predict(
         self,
@@ -286,7 +290,11 @@ class TimeNet:
         seed: int = 0,
     ) -> list[Distances]:
         """Rebuild images as rebuild does, and keep only their distances."""
-        return [d for _, d in self.rebuild(images, c, method, t, seed)]
+
+        def part(batch: tuple[Tensor, Tensor]) -> Distances:
+            return next(self.rebuild(*batch, method, t, seed))[1]
+
+        return share_out(self.workers, part, list(zip(images.split(BATCH), c.split(BATCH), strict=True)))
 
     def calibrate(
         self,

@@ -83,13 +83,15 @@ class LiveExplorer(Viewer):
 
     @traitlets.validate("chosen")
     def _inside(self, proposal: Any) -> list[int]:
-        """Refuse what is in no list; an image beyond the last of another class becomes that last one."""
+        """Refuse what is in no list; an image beyond the last of the class becomes that last one.
+
+        So it comes from the page when the class is changed and, before the answer is there, something else too.
+        """
         chosen = list(proposal["value"])
         if len(chosen) != len(NAMES):
             raise InputError(f"{len(chosen)} numbers, but there are {len(NAMES)} to choose: {', '.join(NAMES)}")
         options = self._options(chosen[0] if 0 <= chosen[0] < len(self._samples) else 0)
-        if chosen[0] != self._class_shown:  # self.chosen is the new one already where the front end set it
-            chosen[1] = min(chosen[1], len(options[1]) - 1)
+        chosen[1] = min(chosen[1], len(options[1]) - 1)
         for name, place, each in zip(NAMES, chosen, options, strict=True):
             if not 0 <= place < len(each):
                 raise InputError(f"no {name} at place {place}: the places are 0 to {len(each) - 1}")
@@ -109,7 +111,6 @@ class LiveExplorer(Viewer):
         x1 = example.x1[None]
         self.prediction = self._model.predict(x1, name, method, t, seed)
         xt = interpolate(image_noise(x1, seed), x1, full_t(t, x1))
-        self._class_shown = chosen[0]
         photo = outline(to_display(example.x1), example.mask.numpy(), scale=3)
         return [
             Panel("input", photo, readouts=[example.name], caption="true defect outlined"),

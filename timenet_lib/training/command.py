@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from timenet_lib import checkpoints
+from timenet_lib.console import quiet
 from timenet_lib.data.drawn import drawn_folder
 from timenet_lib.data.folder import FolderIndex, index_folder
 from timenet_lib.data.images import as_float
@@ -15,7 +16,7 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.nets.lpips import check_lpips
 from timenet_lib.presets import Preset, get_preset
-from timenet_lib.training.loop import make_accelerator
+from timenet_lib.processes import make_accelerator
 from timenet_lib.training.stages import TRAIN, Run, load_training_set, reflow
 
 NEEDS = {"tpn": "flow_1"}
@@ -25,10 +26,6 @@ MAKES = {
     "tpn": ("tpn",),
     "extractor": ("extractor",),
 }
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""
 
 
 def train_command(

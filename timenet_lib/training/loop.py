@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from timenet_lib.checkpoints import sha256, write_atomically
 from timenet_lib.errors import InputError, TimeNetError, WeightsError
+from timenet_lib.processes import make_accelerator
 
 T_BINS = 10  # of equal width on [0, 1], in which the loss is recorded as well
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -95,11 +96,6 @@ def learning_rate(progress: float, step: int, peak: float, warmup: int = 20) -> 
     """Return the rate: a linear rise over the first steps, then half a cosine down to zero."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
     return peak * min(1.0, (step + 1) / warmup) * cosine
-
-
-def make_accelerator(device: str = "cpu") -> Accelerator:
-    """Return what joins this process to the others of an `accelerate launch`, on the device that was asked for."""
-    return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision="no", device_placement=False)
 
 
 @functools.cache

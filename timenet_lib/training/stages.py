@@ -23,9 +23,10 @@ from timenet_lib.nets.tpn import TPN
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import key_seed
 from timenet_lib.presets import Preset, preset_from_dict
+from timenet_lib.processes import make_accelerator, own_device
 from timenet_lib.training.extractor import extractor_step, make_task
 from timenet_lib.training.flow import coupled_pairs, flow_step, independent_pairs
-from timenet_lib.training.loop import Budget, History, LossOfStep, make_accelerator, train_loop, training_dtype
+from timenet_lib.training.loop import Budget, History, LossOfStep, train_loop, training_dtype
 from timenet_lib.training.tpn import balanced_weight, tpn_step
 
 # of the minutes of `all`
@@ -93,7 +94,7 @@ class Run:
     @cached_property
     def on(self) -> torch.device:
         """The device of this process: the caller's, or this process's own among several."""
-        return self.accelerator.device if self.accelerator.num_processes > 1 else torch.device(self.device)
+        return own_device(self.accelerator, self.device)
 
     def budget(self, stage: str, steps: int, share: float = 1.0) -> Budget:
         """Return the budget of a stage: the preset's steps unless steps or minutes were asked for."""
