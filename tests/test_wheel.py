@@ -99,6 +99,7 @@ def test_its_metadata(wheel):
     assert set(about.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"])
 
 
+@pytest.mark.slow
 def test_it_works_where_there_is_no_clone(installed, tmp_path):
     """Python and the command agree; both take the shipped weights. The notebooks are not part of a wheel."""
     drawn, found = tmp_path / "drawn", tmp_path / "found"
