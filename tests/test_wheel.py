@@ -9,7 +9,6 @@ import sys
 import zipfile
 from email.parser import Parser
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import pytest
 from test_packaging import PROJECT, ROOT
