@@ -30,6 +30,11 @@ try:
 except OSError as error:
     print(type(error).__name__)"""
 PYPLOT = "from matplotlib import pyplot as plt\nplt.plot([0, 1])\nNone"
+WARNS = """import warnings
+warnings.warn("mind this")
+warnings.warn("old in a cell", PendingDeprecationWarning)
+for where in ("timenet_lib.nets.unet", "another_library"):
+    warnings.warn_explicit("old in " + where, DeprecationWarning, "file.py", 1, module=where)"""
 MEMORY = "import time\nblock = bytearray(b'x') * 200_000_000\ntime.sleep(1)"
 
 
@@ -112,7 +117,7 @@ def bad(tmp_path_factory, write_notebook):
     endings = {
         "01_raises": "x = 1\ny = 2\nz = 3\nx / 0",
         "02_dies": "import os\nos._exit(1)",
-        "03_warns": "import warnings\nwarnings.warn('mind this')",
+        "03_warns": WARNS,
         "04_slow": "import time\ntime.sleep(90)",
     }
     paths = [write_notebook(folder / f"{name}.ipynb", "# Text", "a = 1", end) for name, end in endings.items()]
@@ -139,8 +144,13 @@ def test_a_cell_past_its_time_is_reported(bad):
 def test_a_kernel_that_dies_is_reported_and_the_rest_still_runs(bad):
     assert bad["02_dies"].error.cell == 5
     assert "DeadKernelError" in bad["02_dies"].error.message
+
+
+def test_what_a_cell_or_the_library_is_warned_of_is_reported_and_not_what_others_are(bad):
     assert bad["03_warns"].error.cell == 5
-    assert "mind this" in bad["03_warns"].error.message
+    for word in ("mind this", "old in a cell", "old in timenet_lib.nets.unet"):
+        assert word in bad["03_warns"].error.message
+    assert "another_library" not in bad["03_warns"].error.message
 
 
 @pytest.mark.parametrize(("seconds", "failed"), [(8.9, False), (9.1, True)])

@@ -21,6 +21,8 @@ _ARGV = [
     "{connection_file}",
     "--HistoryManager.enabled=False",
     "--log-level=CRITICAL",
+    # What is deprecated is reported for the library too, as IPython does for a cell.
+    "--IPKernelApp.exec_lines=__import__('warnings').filterwarnings('default', module='timenet_lib|__main__')",
 ]
 
 

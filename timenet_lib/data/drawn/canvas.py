@@ -7,13 +7,13 @@ import colorsys
 import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Array = npt.NDArray[np.floating[Any]]
+Array = npt.NDArray[np.floating]
 Point = tuple[float, float]
 Rng = np.random.Generator
 VERSION = "1"  # of what is drawn; frozen, see difficulty.json
