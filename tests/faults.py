@@ -1,10 +1,13 @@
-"""Real processes to be killed: forked from one that has imported the library already, and watched by what they write."""
+"""Real processes to be killed, forked from one that has imported the library already, and watched by their files."""
 
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
+
+from tqdm import tqdm
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["timenet_lib.training.command", "timenet_lib.course.maintain"])
@@ -15,6 +18,7 @@ def inside(task, home, log):
     os.chdir(home)
     os.dup2(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process would leave behind
     task()
 
 
@@ -56,7 +60,7 @@ class Child:
     def stop_when(self, seen, number=signal.SIGKILL):
         """Send a signal as soon as seen() is true; return whether that came before the end, and the exit code."""
         while not (there := seen()) and self.process.exitcode is None:
-            time.sleep(0.0005)
+            time.sleep(0.001)
         if there and self.process.exitcode is None:
             os.kill(self.process.pid, number)
         return bool(there), self.end()

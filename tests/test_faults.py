@@ -45,7 +45,7 @@ def command(tmp_path_factory, drawn_ci):
     options = ["--preset", "ci", "--precision", "float32", "--data", drawn_ci.root, "--textures", textures]
 
     def make(stage, *more, prepare=None):
-        steps = () if "--steps" in more else ("--steps", 12)
+        steps = () if "--steps" in more else ("--steps", 8)
         return Command(
             "train", stage, *options, "--save-every", 0, "--out", "out", "--resume", *steps, *more, prepare=prepare
         )

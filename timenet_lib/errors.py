@@ -34,6 +34,6 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
         said = str(error)
         if not isinstance(error, MemoryError) and not re.search("out of memory|can't allocate memory", said):
             raise
-        size = re.search(r"tried to allocate [\d.]+ \w+", said, re.IGNORECASE)
-        tried = f" ({size[0].lower()})" if size else ""
+        size = re.search(r"tried to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
+        tried = f" (tried to allocate {size[1]})" if size else ""
         raise TimeNetError(f"{what}: out of memory{tried}: {advice}") from error
