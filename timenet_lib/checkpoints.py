@@ -9,11 +9,12 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +22,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError, OutputError, WeightsError
+
+if sys.platform != "win32":
+    import fcntl
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -58,8 +62,47 @@ def write_atomically(path: Path, content: bytes) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
-        raise OutputError(f"{path} cannot be written ({error.strerror or error}): {advice}") from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """Return the error that says why a file or folder cannot be written, and what to do."""
+    advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
+    return OutputError(f"{path} cannot be written ({error.strerror or error}): {advice}")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a training's folder, keep other runs out of it, and remove what a killed one left half-written.
+
+    A folder that another run holds is an InputError, one that cannot be written an OutputError. The lock goes with
+    the process, however that ends; Windows and some network file systems have none, and there nothing is refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    with lock:
+        if locked(lock):
+            for inside in ("", "checkpoints/", "couplings/*/"):
+                for part in folder.glob(f"{inside}.*.part"):
+                    part.unlink()
+        yield
+
+
+def locked(file: IO[str]) -> bool:
+    """Lock a file until it is closed; False where the system has no locks, an InputError where another holds it."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        folder = Path(file.name).parent
+        raise InputError(f"another run is writing into {folder}: wait for its end, or choose another --out") from error
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

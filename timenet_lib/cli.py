@@ -3,6 +3,7 @@
 A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,14 @@ def check_data(folder: Path, train_only: bool) -> None:
     help="What the networks compute in while they train; auto tries whether bfloat16 is fast here.",
 )
 @click.option("--resume", is_flag=True, help="Go on where an earlier call with the same --out stopped.")
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between checkpoints, the most that is lost when the process is killed.",
+)
 @EXTRACTOR
 @DEVICE
 def train(stage: str, out: Path, resume: bool, device: str, **options: Any) -> None:
@@ -150,7 +159,11 @@ def train(stage: str, out: Path, resume: bool, device: str, **options: Any) -> N
     """
     from timenet_lib.training.command import train_command
 
-    train_command(stage, out, resume, check_device(device), command=shown_command(), say=say, **options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends is an interrupt too
+    try:
+        train_command(stage, out, resume, check_device(device), command=shown_command(), say=say, **options)
+    except KeyboardInterrupt:
+        fail(f"interrupted: the same command with --resume goes on with what {out} holds", 130)
 
 
 @main.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from timenet_lib.errors import InputError, TimeNetError
+from timenet_lib.errors import InputError, TimeNetError, memory_advice
 
 
 class OneLineErrors(click.Group):
@@ -15,7 +15,8 @@ class OneLineErrors(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
+            with memory_advice("timenet", "close other programs, or choose another --device"):
+                return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             sys.exit(2)

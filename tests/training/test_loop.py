@@ -1,6 +1,7 @@
 import functools
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,41 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_older_checkpoint(tmp_path, m
         train(net(), path, resume=True, save_every=0.0)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
+            " (tried to allocate 20.00 GiB)",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."),
+            " (tried to allocate 64 bytes)",
+        ),
+        (MemoryError(), ""),
+    ],
+)
+def test_a_lack_of_memory_advises_and_keeps_the_checkpoint(tmp_path, error, tried):
+    def greedy(module, step, samples):
+        raise error
+
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path)
+    before = path.read_bytes()
+    advice = f"flow_0, a step of 4 images: out of memory{tried}: train this stage with a smaller --batch-size"
+    with pytest.raises(TimeNetError, match=re.escape(advice)):
+        train_loop(net(), greedy, Budget(20), 1e-2, path, 4, resume=True, progress=False)
+    assert path.read_bytes() == before
+
+
+def test_other_errors_of_a_step_pass(tmp_path):
+    def broken(module, step, samples):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train_loop(net(), broken, Budget(5), 1e-2, tmp_path / "a.safetensors", 4, progress=False)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

@@ -103,7 +103,11 @@ def test_no_later_stage_changes_an_earlier_one(trained, make_run, tmp_path):
 def test_finished_stages_are_kept_on_resume_and_refused_without(trained, make_run, tmp_path):
     copy = copy_of(trained, tmp_path)
     before = {p.name: p.read_bytes() for p in copy.glob("*.safetensors")}
+    left = copy / "checkpoints" / "flow_0.safetensors"  # as by a run that was killed when flow_0 had just been written
+    left.parent.mkdir()
+    left.touch()
     train_all(make_run(copy, resume=True))
+    assert not left.exists()
     assert {p.name: p.read_bytes() for p in copy.glob("*.safetensors")} == before
     with pytest.raises(InputError, match="already holds flow_0"):
         train_all(make_run(copy))

@@ -1,7 +1,6 @@
 """For maintainers: run every notebook at preset demo and refresh figures/ or notebooks/; measure the data again."""
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 from timenet_lib.checkpoints import read_record, write_atomically, write_json
 from timenet_lib.course.cards import write_cards, write_run
 from timenet_lib.course.equations import write_index
-from timenet_lib.course.figures import LIVE_PAGE
+from timenet_lib.course.figures import LIVE_PAGE, MANIFEST
 from timenet_lib.course.manifest import complete_manifest
 from timenet_lib.course.notebooks import normalise_file
 from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
@@ -34,16 +33,25 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
             return 1
         if part in ("figures", "all"):
             complete_manifest(figures, out)  # with the code that ran, should a notebook have been edited meanwhile
-            if (repository / "figures" / LIVE_PAGE).is_file():
-                (figures / LIVE_PAGE).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(repository / "figures" / LIVE_PAGE, figures / LIVE_PAGE)
-            shutil.rmtree(repository / "figures", ignore_errors=True)
-            shutil.copytree(figures, repository / "figures")
+            replace_figures(repository / "figures", figures)
         if part in ("notebooks", "all"):
             for result in results:
                 normalise_file(result.output)
-                shutil.copyfile(result.output, repository / "notebooks" / result.notebook.name)
+                write_atomically(repository / "notebooks" / result.notebook.name, result.output.read_bytes())
     return 0
+
+
+def replace_figures(folder: Path, new: Path) -> None:
+    """Make a folder hold the new files and the live page; whenever this is killed, each file is whole.
+
+    The manifest is the last to be written and only then are files removed: a killed run is repeated.
+    """
+    files = {p.relative_to(new) for p in new.rglob("*") if p.is_file()}
+    for file in sorted(files, key=lambda p: (p.name == MANIFEST, p)):
+        write_atomically(folder / file, (new / file).read_bytes())
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        if path.relative_to(folder) not in {*files, Path(LIVE_PAGE)}:
+            path.unlink()
 
 
 def record_code() -> None:

@@ -1,6 +1,7 @@
 """What `timenet train` does, as a function: data and textures, the stages, the calibration."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,10 +50,12 @@ def train_command(
     precision: str = "auto",
     lpips: str = "",
     anomalous_share: float | None = None,
+    save_every: float = 60.0,
 ) -> None:
     """Train a stage, or all, into the folder out; calibrate once a TPN is there.
 
-    Under `accelerate launch` every process calls this; batch_size is that of one process, the first one writes.
+    Under `accelerate launch` every process calls this; batch_size is that of one process, the first one writes. A
+    folder that another run is writing into is an InputError.
     """
     chosen = get_preset(preset)
     if batch_size is not None:
@@ -84,34 +87,41 @@ def train_command(
         index = training_index(data, chosen)
         images = texture_images(textures, chosen) if stage != "flow" else None
     say = say if main else quiet
-    out.mkdir(parents=True, exist_ok=True)
-    say(f"{len(index.train)} normal images of {len(index.classes)} classes at {chosen.image_size} px")
-    run = Run(
-        out,
-        chosen,
-        load_training_set(index, chosen.image_size),
-        images,
-        seed,
-        steps,
-        minutes,
-        resume,
-        device,
-        command,
-        progress,
-        task,
-        precision,
-    )
-    if stage == "reflow":
-        reflow(run, k=k)
-    else:
-        TRAIN[stage](run)
-    if stage in ("all", "tpn") and images is not None and main:
-        say("calibrating on held-out normal images")
-        model = TimeNet.from_pretrained(out, device)
-        held_out = [model.classes[i] for i in run.data.held_out_labels]
-        model.calibrate(as_float(run.data.held_out), held_out, images, seed)
-        model.save_calibration(out)
+    with checkpoints.claimed(out) if main else nullcontext():
+        accelerator.wait_for_everyone()
+        say(f"{len(index.train)} normal images of {len(index.classes)} classes at {chosen.image_size} px")
+        run = Run(
+            out,
+            chosen,
+            load_training_set(index, chosen.image_size),
+            images,
+            seed,
+            steps,
+            minutes,
+            resume,
+            device,
+            command,
+            progress,
+            task,
+            precision,
+            save_every,
+        )
+        if stage == "reflow":
+            reflow(run, k=k)
+        else:
+            TRAIN[stage](run)
+        if stage in ("all", "tpn") and main:
+            say("calibrating on held-out normal images")
+            calibrate(run)
     say(f"finished: {out}")
+
+
+def calibrate(run: Run) -> None:
+    """Calibrate the trained model on the images held out from training, and write that beside the weights."""
+    model = TimeNet.from_pretrained(run.out, run.device)
+    held_out = [model.classes[i] for i in run.data.held_out_labels]
+    model.calibrate(as_float(run.data.held_out), held_out, run.textures, run.seed)
+    model.save_calibration(run.out)
 
 
 def training_index(data: Path | None, preset: Preset) -> FolderIndex:

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from timenet_lib.checkpoints import sha256, write_atomically
-from timenet_lib.errors import InputError, TimeNetError, WeightsError
+from timenet_lib.errors import InputError, TimeNetError, WeightsError, memory_advice
 from timenet_lib.processes import make_accelerator
 
 T_BINS = 10  # of equal width on [0, 1], in which the loss is recorded as well
 PRECISIONS = ("auto", "float32", "bfloat16")
+SMALLER = "train this stage with a smaller --batch-size, without --resume"
 BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 
@@ -141,7 +142,8 @@ def train_loop(
 
     The loss of a step is the mean over its samples, batch_size for each process. A checkpoint is written every
     save_every seconds and on an interrupt; with resume the loop goes on from it, or starts afresh where there is none.
-    identity says what is being trained: a checkpoint with another one is refused.
+    identity says what is being trained: a checkpoint with another one is refused. Batches are drawn in this process,
+    which has no workers that could die; of several processes, one that dies ends the others through their launcher.
     """
     accelerator = accelerator or make_accelerator()
     module.to(memory_format=torch.channels_last)  # convolutions run a fifth faster
@@ -164,13 +166,14 @@ def train_loop(
         while (share := agree(accelerator, budget.progress(history.step, history.seconds))) < 1:
             begin = time.monotonic()
             rate = learning_rate(share, history.step, peak_rate)
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                losses = loss_of_step(model, history.step, range(first, first + batch_size))
-            together = gather(accelerator, losses)
-            if not torch.isfinite(together.values).all():
-                raise TimeNetError(f"{checkpoint.stem}: the loss is no longer finite at step {history.step}")
-            settled = False
-            descend(accelerator, optimizer_, params, losses.values.mean(), rate)
+            with memory_advice(f"{checkpoint.stem}, a step of {batch_size} images", SMALLER):
+                with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                    losses = loss_of_step(model, history.step, range(first, first + batch_size))
+                together = gather(accelerator, losses)
+                if not torch.isfinite(together.values).all():
+                    raise TimeNetError(f"{checkpoint.stem}: the loss is no longer finite at step {history.step}")
+                settled = False
+                descend(accelerator, optimizer_, params, losses.values.mean(), rate)
             history.add(together, share)
             history.seconds += time.monotonic() - begin
             settled = True

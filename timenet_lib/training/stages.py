@@ -85,6 +85,7 @@ class Run:
     progress: bool = True
     task: str = "dense"  # of the extractor
     precision: str = "auto"
+    save_every: float = 60.0  # seconds between checkpoints
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -133,7 +134,13 @@ class Run:
         odd = [k for k, v in mine.items() if theirs.get(k) != v]
         if odd:
             raise InputError(f"{self.out / stage}.json was made with another {', '.join(odd)}: choose another --out")
+        self.drop_checkpoint(stage)  # of a run that was killed between the two
         return False
+
+    def drop_checkpoint(self, stage: str) -> None:
+        """Remove the checkpoint of a finished stage, which has served its turn."""
+        if self.accelerator.is_main_process:
+            (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
 
     def train(
         self, stage: str, module: nn.Module, loss: LossOfStep, budget: Budget, rate: float, batch_size: int = 0
@@ -150,14 +157,15 @@ class Run:
             {"stage": stage, "preset": self.preset.for_stage(stage), "data": self.data.data_hash, "seed": self.seed},
             self.precision,
             self.accelerator,
-            progress=self.progress,
+            self.save_every,
+            self.progress,
         )
 
     def finish(self, stage: str, module: nn.Module, record: dict[str, Any]) -> None:
-        """Write the finished stage, by one process for all; its checkpoint has served its turn."""
+        """Write the finished stage, by one process for all."""
         if self.accelerator.is_main_process:
             checkpoints.save_stage(self.out, stage, module, record)
-            (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
+        self.drop_checkpoint(stage)
         self.accelerator.wait_for_everyone()
 
 
