@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+import torch
 
 from timenet_lib.checkpoints import read_record, shipped_weights
 from timenet_lib.cost import network_costs, of_a_step, training_costs

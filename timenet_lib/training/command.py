@@ -89,7 +89,7 @@ def train_command(
     main = accelerator.is_main_process
     with accelerator.main_process_first():  # what is drawn is drawn once and cached
         index = training_index(data, chosen)
-        images = texture_images(textures, chosen) if stage != "flow" else None
+        images = texture_images(textures, chosen) if stage not in ("flow", "reflow") else None
     say = say if main else quiet
     out.mkdir(parents=True, exist_ok=True)
     say(f"{len(index.train)} normal images of {len(index.classes)} classes at {chosen.image_size} px")
