@@ -169,6 +169,7 @@ def test_info_counts_the_papers_parameters():
     assert "29.77 M" in out
     assert "59.98 M" in out
     assert "256 x 256" in out
+    assert re.search(r"^flow_0 +3,200,000 +374\.30 +1,198 ", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

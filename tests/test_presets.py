@@ -1,9 +1,10 @@
 import dataclasses
 
 import pytest
+import torch
 
 from timenet_lib.checkpoints import read_record, shipped_weights
-from timenet_lib.cost import network_costs
+from timenet_lib.cost import network_costs, of_a_step, training_costs
 from timenet_lib.errors import InputError
 from timenet_lib.presets import CI, DEMO, PAPER, get_preset, preset_from_dict
 
@@ -60,3 +61,22 @@ def test_the_shipped_stages_are_the_presets_own(stage):
     """Else `make weights` would refuse to go on from them."""
     recorded = read_record(shipped_weights("demo"), stage)["preset"]
     assert {k: recorded[k] for k in DEMO.for_stage(stage)} == DEMO.for_stage(stage)
+
+
+def test_a_step_of_a_linear_layer_costs_what_it_does_by_hand():
+    with torch.device("meta"):
+        net, x = torch.nn.Linear(10, 20), torch.empty(1, 10)
+    gflop, fixed, each = of_a_step(lambda: net(x).square().mean(), net)
+    assert gflop * 1e9 == 2 * (2 * 10 * 20)  # the product, and the weight's gradient
+    assert fixed * 2**30 == 4 * 4 * (10 * 20 + 20)  # weights, their gradients, two moments
+    assert each * 2**30 == 4 * (10 + 20)  # the input for the weight's gradient, the output for the square's
+
+
+def test_what_training_costs_follows_from_the_networks():
+    forward = {row.name: row for row in network_costs(CI, 3)}["flow_0, flow_1 (each)"]
+    flow_0, flow_1, tpn = training_costs(CI, 3)
+    assert (flow_0.images, flow_1.images, tpn.images) == (40 * 8, 20 * 8, 20 * 8)
+    assert flow_0.gflop == pytest.approx(3 * forward.gflop, rel=0.02)
+    assert flow_0.fixed * 2**30 == 16 * forward.parameters
+    assert flow_0[2:] == flow_1[2:]
+    assert tpn.each > 1.5 * flow_0.each

@@ -117,6 +117,7 @@ def check_data(folder: Path, train_only: bool) -> None:
 @click.option("--textures", type=click.Path(path_type=Path), metavar="DIR", help="Images for synthetic defects.")
 @PRESET
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of each stage, instead of the preset's.")
+@click.option("--couplings", type=click.IntRange(min=1), help="Of reflow, instead of the preset's number.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time for all stages, instead of steps.")
 @SEED
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the stages go.")
@@ -315,11 +316,12 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
 @PRESET
 @click.option("--classes", default=15, show_default=True, type=click.IntRange(min=1), help="Number of classes.")
 def info(preset: str, classes: int) -> None:
-    """Print parameters and GFLOP an image of each network."""
-    from timenet_lib.cost import network_costs
+    """Print parameters and GFLOP an image of each network, then what training costs; counted, not timed."""
+    from timenet_lib.cost import format_training, network_costs, training_costs
     from timenet_lib.presets import get_preset
 
     chosen = get_preset(preset)
     click.echo(f"preset {chosen.name}: {chosen.image_size} x {chosen.image_size} px, {classes} classes, t = {chosen.t}")
     for row in network_costs(chosen, classes):
         click.echo(f"{row.name:<34} {row.parameters / 1e6:8.2f} M parameters {row.gflop:9.2f} GFLOP an image")
+    click.echo(f"\n{format_training(chosen, training_costs(chosen, classes))}")

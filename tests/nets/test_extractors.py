@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 
 import huggingface_hub.constants
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from timenet_lib.checkpoints import load_stage, shipped_weights
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.nets.extractors import PAPER_EXTRACTORS, EmbeddedExtractor, Source, build_extractor
+from timenet_lib.presets import PAPER
 
 X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
 BOTTLENECK = (64, 256, 512, 1024, 2048)
@@ -184,6 +186,24 @@ def test_timm_means_its_cache_on_this_machine(resnet18_file, no_weights):
         build_extractor("resnet18.tv_in1k", "timm", (2,))
 
 
+def test_the_papers_extractor_is_found_in_the_cache_and_in_a_folder(no_weights, monkeypatch):
+    """A stand-in of every name and shape of the whole network, its classifier too."""
+    state = random_state(PAPER.extractor)
+    home = no_weights / "hub" / "models--timm--wide_resnet101_2.tv_in1k"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("abc")
+    (home / "snapshots" / "abc").mkdir(parents=True)
+    save_file(state, home / "snapshots" / "abc" / "model.safetensors")
+    cached = build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels)
+    assert cached.source.file == "timm/wide_resnet101_2.tv_in1k/model.safetensors"
+    assert torch.equal(cached.net.state_dict()["layer3.22.conv3.weight"], state["layer3.22.conv3.weight"])
+    assert [f.shape[1:] for f in cached(X)] == [(256, 16, 16), (512, 8, 8), (1024, 4, 4)]
+    os.link(home / "snapshots" / "abc" / "model.safetensors", no_weights / "wide_resnet101_2.safetensors")
+    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(no_weights))
+    folder = build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels)
+    assert (folder.source.file, folder.source.sha256) == ("wide_resnet101_2.safetensors", cached.source.sha256)
+
+
 def test_the_folder_of_the_environment_variable_comes_before_the_cache(resnet18_file, no_weights, monkeypatch):
     monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(resnet18_file.parent))
     source = build_extractor("resnet18", "timm", (2,)).source
@@ -199,6 +219,13 @@ def test_the_folder_of_the_environment_variable_comes_before_the_cache(resnet18_
     ("name", "weights", "message"),
     [
         ("resnet34", "timm", r"model\.safetensors of timm/resnet34.*fetch them once"),
+        (
+            "wide_resnet101_2",
+            "timm",
+            r"of wide_resnet101_2 \(model\.safetensors of timm/wide_resnet101_2\.tv_in1k on the Hugging Face hub\) .*"
+            r"put wide_resnet101_2\.safetensors into the folder that TIMENET_EXTRACTOR_WEIGHTS names, .*"
+            "--extractor-weights FILE",
+        ),
         ("resnet34", "{}/none.safetensors", r"no extractor weights at .*none\.safetensors"),
         ("resnet34", "{}", r"no extractor weights at .*resnet34\.safetensors"),
         ("resnet34", "shipped", "no weights of resnet34 are shipped"),

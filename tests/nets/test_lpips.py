@@ -1,5 +1,7 @@
 """The lpips package with a backbone that a user brings, and our formula beside it; VGG16 is a random stand-in here."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -59,6 +61,22 @@ def test_the_package_is_used_with_the_weights_that_are_there(vgg, pictures, monk
     assert not any(p.requires_grad for p in by_folder.parameters())
 
 
+def test_the_backbone_is_found_in_the_hubs_cache(vgg, pictures, tmp_path, monkeypatch):
+    x, y = pictures
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("TIMENET_EXTRACTOR_WEIGHTS", raising=False)
+    home = tmp_path / "models--timm--vgg16.tv_in1k"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("abc")
+    (home / "snapshots" / "abc").mkdir(parents=True)
+    shutil.copy(vgg / "vgg16.safetensors", home / "snapshots" / "abc" / "model.safetensors")
+    by_cache, by_folder = (
+        build_lpips("vgg", torch.nn.Identity()),
+        build_lpips("vgg", torch.nn.Identity(), weights=str(vgg)),
+    )
+    assert torch.equal(by_cache(x, y), by_folder(x, y))
+
+
 def test_its_gradient_reaches_the_first_image(vgg, pictures):
     x, y = pictures
     x.requires_grad_()
@@ -69,9 +87,8 @@ def test_its_gradient_reaches_the_first_image(vgg, pictures):
 
 def test_a_backbone_that_is_not_there_is_said_and_not_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(tmp_path))
-    with pytest.raises(
-        WeightsError, match=r"LPIPS needs VGG16.*put vgg16\.safetensors into the folder .*--lpips extractor"
-    ):
+    where = r"model\.safetensors of timm/vgg16\.tv_in1k on the Hugging Face hub.*put vgg16\.safetensors into the folder"
+    with pytest.raises(WeightsError, match=rf"{where} that TIMENET_EXTRACTOR_WEIGHTS names, or take --lpips extractor"):
         build_lpips("vgg", torch.nn.Identity())
     with pytest.raises(WeightsError, match=r"no extractor weights at .*absent"):
         build_lpips("vgg", torch.nn.Identity(), weights=str(tmp_path / "absent"))

@@ -30,6 +30,7 @@ PAPER_EXTRACTORS = {  # table 4, in its order: the paper's name and timm's
     "WideResNet50": "wide_resnet50_2", "WideResNet101": "wide_resnet101_2",
     "EfficientNet-b0": "efficientnet_b0", "EfficientNet-b2": "efficientnet_b2",
 }  # fmt: skip
+INSTEAD = "--extractor-weights FILE (or random)"
 EMBEDDED_LEVELS = {1: 48, 2: 96, 3: 192}  # channels
 
 
@@ -199,12 +200,15 @@ def _index_of_levels(name: str, whole: Any, levels: tuple[int, ...]) -> dict[int
     return index
 
 
-def find_weights(name: str, weights: str) -> tuple[Path, str] | None:
-    """Return the file of the weights and what the results call it; None for random ones."""
+def find_weights(name: str, weights: str, instead: str = INSTEAD) -> tuple[Path, str] | None:
+    """Return the file of the weights and what the results call it; None for random ones.
+
+    instead: the option that does without timm's weights, for the error where they are not there.
+    """
     if weights == "random":
         return None
     if weights == "timm":
-        return _find_in_timm(name)
+        return _find_in_timm(name, instead)
     if weights == "shipped" and name != "embedded":
         raise WeightsError(f"no weights of {name} are shipped: choose 'timm', a file, or 'random'")
     path = shipped_weights("demo") if weights == "shipped" else Path(weights)
@@ -214,7 +218,7 @@ def find_weights(name: str, weights: str) -> tuple[Path, str] | None:
     return file, file.name
 
 
-def _find_in_timm(name: str) -> tuple[Path, str]:
+def _find_in_timm(name: str, instead: str) -> tuple[Path, str]:
     """Return the weights that this machine has, in the folder of the environment variable or in timm's cache."""
     folder = os.environ.get("TIMENET_EXTRACTOR_WEIGHTS")
     if folder:
@@ -232,7 +236,7 @@ def _find_in_timm(name: str) -> tuple[Path, str]:
         raise WeightsError(
             f"the ImageNet weights of {name} (model.safetensors of {config.hf_hub_id} on the Hugging Face hub) are not "
             f"in the cache of this machine{f', nor {_file_name(name)} in {folder}' if folder else ''}: fetch them once "
-            "with timm, give a file, or ask for 'random'"
+            f"with timm, put {_file_name(name)} into the folder that TIMENET_EXTRACTOR_WEIGHTS names, or take {instead}"
         )
     return Path(file), f"{config.hf_hub_id}/model.safetensors"
 

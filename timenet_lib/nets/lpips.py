@@ -2,7 +2,6 @@
 
 import functools
 import warnings
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -44,24 +43,6 @@ class Lpips(nn.Module):
         self.net.net.load_state_dict({k: state[name] for k, name in given.items()})
 
 
-def check_lpips(network: str, weights: str = "timm") -> tuple[Path, str] | None:
-    """Return the backbone's file, None where none is needed; asked before training, so that it does not fail later."""
-    if network not in NETWORKS:
-        raise InputError(f"no LPIPS network {network!r}: choose one of {', '.join(NETWORKS)}")
-    if network == "extractor":
-        return None
-    try:
-        return find_weights(BACKBONE, weights)
-    except WeightsError as error:
-        if weights != "timm":
-            raise
-        raise WeightsError(
-            f"LPIPS needs VGG16's ImageNet weights, and this machine has none: put {BACKBONE}.safetensors into the "
-            "folder that TIMENET_EXTRACTOR_WEIGHTS names, fetch timm/vgg16.tv_in1k once with timm, or take "
-            "--lpips extractor"
-        ) from error
-
-
 def build_lpips(
     network: str, features: nn.Module, device: str | torch.device = "cpu", weights: str = "timm"
 ) -> Distance:
@@ -70,9 +51,11 @@ def build_lpips(
     network is "vgg", the package's LPIPS, or "extractor", the same formula with unit channel weights on features.
     weights say where VGG16's are, as for build_extractor; where they are not, that is a WeightsError.
     """
-    found = check_lpips(network, weights)
+    if network not in NETWORKS:
+        raise InputError(f"no LPIPS network {network!r}: choose one of {', '.join(NETWORKS)}")
     if network == "extractor":
         return functools.partial(perceptual_distance, features)
+    found = find_weights(BACKBONE, weights, instead="--lpips extractor, which needs no VGG16")
     distance = Lpips()
     if found is not None:
         distance.load_backbone(read_weights(found[0], BACKBONE)[0], str(found[0]))

@@ -15,7 +15,8 @@ from timenet_lib.data.images import as_float
 from timenet_lib.data.synthesis import drawn_textures, folder_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
-from timenet_lib.nets.lpips import check_lpips
+from timenet_lib.nets.extractors import build_extractor
+from timenet_lib.nets.lpips import build_lpips
 from timenet_lib.presets import Preset, get_preset
 from timenet_lib.processes import make_accelerator
 from timenet_lib.training.stages import TRAIN, Run, load_training_set, reflow
@@ -51,6 +52,7 @@ def train_command(
     lpips: str = "",
     anomalous_share: float | None = None,
     save_every: float = 60.0,
+    couplings: int | None = None,
 ) -> None:
     """Train a stage, or all, into the folder out; calibrate once a TPN is there.
 
@@ -66,8 +68,10 @@ def train_command(
         chosen = replace(chosen, lpips=lpips, lpips_share=None if lpips == "vgg" else 0.5)
     if anomalous_share is not None:
         chosen = replace(chosen, anomalous_share=anomalous_share)
-    if stage in ("all", "tpn"):
-        check_lpips(chosen.lpips)
+    if couplings is not None:
+        chosen = replace(chosen, num_couplings=couplings)
+    if stage in ("all", "tpn"):  # what is missing or does not fit is said now, not after flow_0 and flow_1
+        build_lpips(chosen.lpips, build_extractor(chosen.extractor, chosen.extractor_weights, chosen.levels))
     if steps is not None and minutes is not None:
         raise InputError("--steps and --minutes exclude each other: give one")
     if k < 1 or (k > 1 and stage != "reflow"):
@@ -85,7 +89,7 @@ def train_command(
     main = accelerator.is_main_process
     with accelerator.main_process_first():  # what is drawn is drawn once and cached
         index = training_index(data, chosen)
-        images = texture_images(textures, chosen) if stage != "flow" else None
+        images = texture_images(textures, chosen) if stage not in ("flow", "reflow") else None
     say = say if main else quiet
     with checkpoints.claimed(out) if main else nullcontext():
         accelerator.wait_for_everyone()
