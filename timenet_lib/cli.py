@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from timenet_lib import __version__
-from timenet_lib.console import OneLineErrors, check_writable, fail, say, shown_command
+from timenet_lib.console import Number, OneLineErrors, check_writable, fail, say, shown_command
 
 PRESET = click.option(
     "--preset", default="demo", show_default=True, metavar="NAME", help="ci, demo (a laptop) or paper (a GPU)."
@@ -116,7 +116,7 @@ def check_data(folder: Path, train_only: bool) -> None:
 @click.option("--textures", type=click.Path(path_type=Path), metavar="DIR", help="Images for synthetic defects.")
 @PRESET
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of each stage, instead of the preset's.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time for all stages, instead of steps.")
+@click.option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")
 @SEED
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the stages go.")
 @click.option(
@@ -129,7 +129,7 @@ def check_data(folder: Path, train_only: bool) -> None:
 @click.option(
     "--lpips", default="", metavar="WHICH", help="Of the TPN's loss: extractor, or vgg. [default: the preset's]"
 )
-@click.option("--anomalous-share", type=click.FloatRange(0, 1), help="Of the TPN's images; the others stay normal.")
+@click.option("--anomalous-share", type=Number(0, 1), help="Of the TPN's images; the others stay normal.")
 @click.option("--k", default=1, show_default=True, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Images a step and process. [default: the preset's]")
 @click.option(
@@ -157,7 +157,7 @@ def train(stage: str, out: Path, resume: bool, device: str, **options: Any) -> N
 @DATA
 @WEIGHTS
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
-@click.option("--t", type=click.FloatRange(0, 1), help="Noise level, 0 noise to 1 image. [default: working point]")
+@click.option("--t", type=Number(0, 1), help="Noise level, 0 noise to 1 image. [default: working point]")
 @click.option(
     "--scope",
     type=click.Choice(["image", "set", "calibrated"]),
@@ -209,7 +209,7 @@ def evaluate(
 @DATA
 @WEIGHTS
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
-@click.option("--t", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="Where reconstruction starts.")
+@click.option("--t", type=Number(0, 1), default=0.8, show_default=True, help="Where reconstruction starts.")
 @click.option("--samples", type=click.IntRange(min=1), default=10, show_default=True, help="From noise, of each class.")
 @EXTRACTOR
 @DEVICE
@@ -237,7 +237,9 @@ def measure_flows(
 @WEIGHTS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Heat maps, scores.csv, scores.json.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores here.")
-@click.option("--threshold", type=float, help="From which score on an image is defective. [default: calibrated]")
+@click.option(
+    "--threshold", type=Number(-1e9, 1e9), help="From which score on an image is defective. [default: calibrated]"
+)
 @SEED
 @EXTRACTOR
 @DEVICE

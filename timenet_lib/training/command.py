@@ -110,7 +110,7 @@ def train_command(
         TRAIN[stage](run)
     if stage in ("all", "tpn") and images is not None and main:
         say("calibrating on held-out normal images")
-        model = TimeNet.from_pretrained(out, device)
+        model = TimeNet.from_pretrained(out, device, chosen.extractor_weights)
         held_out = [model.classes[i] for i in run.data.held_out_labels]
         model.calibrate(as_float(run.data.held_out), held_out, images, seed)
         model.save_calibration(out)
