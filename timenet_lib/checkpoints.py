@@ -148,7 +148,9 @@ def recorded_network(record: Mapping[str, Any], path: Path) -> tuple[Preset, UNe
             raise InputError("a class is named twice")
         return preset, preset.unet_config(len(classes)), classes
     except InputError as error:
-        raise WeightsError(f"the record of {path} does not fit: {error}; train with this version, or mend it") from error
+        raise WeightsError(
+            f"the record of {path} does not fit: {error}; train with this version, or mend it"
+        ) from error
 
 
 def recorded_family(folder: Path, records: Mapping[str, Mapping[str, Any]]) -> tuple[Preset, tuple[str, ...]]:
@@ -167,8 +169,8 @@ def own_extractor(folder: Path, recorded: str) -> str:
         return recorded
     if not is_name(recorded) or not (folder / recorded).is_file():
         raise WeightsError(
-            f"{folder} was trained with the extractor weights {shown(recorded)}, which do not lie in it: say where they "
-            "are with --extractor-weights, in Python extractor_weights="
+            f"{folder} was trained with the extractor weights {shown(recorded)}, which do not lie in it: say where "
+            "they are with --extractor-weights, in Python extractor_weights="
         )
     return str(folder / recorded)
 

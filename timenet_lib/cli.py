@@ -15,7 +15,9 @@ from timenet_lib.console import Number, OneLineErrors, check_writable, fail, say
 PRESET = click.option(
     "--preset", default="demo", show_default=True, metavar="NAME", help="ci, demo (a laptop) or paper (a GPU)."
 )
-SEED = click.option("--seed", default=0, show_default=True, help="Decides every random choice.")
+SEED = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Decides every random choice."
+)
 DEVICE = click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda or cuda:N.")
 WEIGHTS = click.option(
     "--weights", default="demo", show_default=True, metavar="NAME_OR_DIR", help="Shipped weights, or a folder of yours."
@@ -115,7 +117,7 @@ def check_data(folder: Path, train_only: bool) -> None:
 @DATA
 @click.option("--textures", type=click.Path(path_type=Path), metavar="DIR", help="Images for synthetic defects.")
 @PRESET
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of each stage, instead of the preset's.")
+@click.option("--steps", type=click.IntRange(1, 10**9), help="Steps of each stage, instead of the preset's.")
 @click.option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")
 @SEED
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the stages go.")
@@ -131,7 +133,7 @@ def check_data(folder: Path, train_only: bool) -> None:
 )
 @click.option("--anomalous-share", type=Number(0, 1), help="Of the TPN's images; the others stay normal.")
 @click.option("--k", default=1, show_default=True, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a step and process. [default: the preset's]")
+@click.option("--batch-size", type=click.IntRange(1, 10**6), help="Images a step and process. [default: the preset's]")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -210,7 +212,9 @@ def evaluate(
 @WEIGHTS
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
 @click.option("--t", type=Number(0, 1), default=0.8, show_default=True, help="Where reconstruction starts.")
-@click.option("--samples", type=click.IntRange(min=1), default=10, show_default=True, help="From noise, of each class.")
+@click.option(
+    "--samples", type=click.IntRange(1, 10**6), default=10, show_default=True, help="From noise, of each class."
+)
 @EXTRACTOR
 @DEVICE
 def measure_flows(
@@ -294,7 +298,7 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
 
 @main.command()
 @PRESET
-@click.option("--classes", default=15, show_default=True, type=click.IntRange(min=1), help="Number of classes.")
+@click.option("--classes", default=15, show_default=True, type=click.IntRange(1, 10**4), help="Number of classes.")
 def info(preset: str, classes: int) -> None:
     """Print parameters and GFLOP an image of each network."""
     from timenet_lib.cost import network_costs

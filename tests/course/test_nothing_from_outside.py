@@ -12,7 +12,8 @@ SOURCES = sorted(p for p in (ROOT / "timenet_lib" / "course").iterdir() if p.suf
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LOADS = re.compile(  # what fetches; a link that a reader may follow does not
     r"""<(?:link|iframe|object|embed|base|form)\b | <script[^>]*\ssrc\b | @import\b | \bimportScripts\b
-    | \b(?:src|srcset|poster|data-main)\s*=\s*["']?\s*(?:\w+:)?// | !\[[^\]]*\]\(\s*(?:\w+:)?// | url\(\s*["']?\s*(?:\w+:)?//
+    | \b(?:src|srcset|poster|data-main)\s*=\s*["']?\s*(?:\w+:)?// | !\[[^\]]*\]\(\s*(?:\w+:)?//
+    | url\(\s*["']?\s*(?:\w+:)?//
     | (?:\bfrom|\bimport\(?|\brequire\()\s*["'](?:\w+:)?// | \bfetch\( | \bXMLHttpRequest\b | \bWebSocket\b
     | \bEventSource\b | \bsendBeacon\b | \bhttp-equiv\b""",
     re.IGNORECASE | re.VERBOSE,
@@ -56,9 +57,10 @@ def test_there_is_something_to_look_at():
 @pytest.mark.parametrize(
     "text",
     [
-        '<script src="https://cdn.example/x.js">', '<script type="module" src=//cdn.example/x.js>', "<LINK rel=stylesheet>",
-        "import x from 'https://esm.sh/x'", 'await import("https://esm.sh/x")', "@import 'a.css'", "![a](https://a/b.png)",
-        '<img src="http://a/b.png">', "background: url(//a/b.png)", "fetch('/x')", 'require("http://x")', "<iframe>",
+        '<script src="https://cdn.example/x.js">', '<script type="module" src=//cdn.example/x.js>', "<iframe>",
+        "import x from 'https://esm.sh/x'", 'await import("https://esm.sh/x")', "@import 'a.css'", "fetch('/x')",
+        '<img src="http://a/b.png">', "background: url(//a/b.png)", "![a](https://a/b.png)", 'require("http://x")',
+        "<LINK rel=stylesheet>",
     ],
 )  # fmt: skip
 def test_what_loads_is_recognised(text):
@@ -71,5 +73,6 @@ def test_a_link_to_follow_loads_nothing(text):
 
 
 def test_nothing_of_the_library_unpickles():
+    unsafe = re.compile(r"\b(?:import pickle|torch\.load\(|joblib|allow_pickle|yaml\.load)|(?<!\.)\b(?:eval|exec)\(")
     for path in (ROOT / "timenet_lib").rglob("*.py"):
-        assert not re.search(r"\b(?:import pickle|torch\.load\(|joblib|allow_pickle|yaml\.load|eval\(|exec\()", path.read_text().replace(".eval()", "")), path  # noqa: E501
+        assert not unsafe.search(path.read_text()), path

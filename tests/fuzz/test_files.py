@@ -1,14 +1,14 @@
 """Weights, checkpoints and couplings of strangers: whatever is in the files, they load, or an error says why not."""
 
+import collections
 import json
-import os
 import shutil
 import struct
 from dataclasses import replace
 
 import pytest
 import torch
-from fuzzing import RUNS, Altered, altered_json, altered_safetensors, fuzz
+from fuzzing import RUNS, Altered, altered_json, altered_safetensors, fuzz, one_line
 from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
@@ -22,6 +22,7 @@ from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.tpn import TPN
 from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
+from timenet_lib.training import stages
 from timenet_lib.training.loop import Budget, Losses, digest, load_checkpoint, train_loop
 
 STAGES = ("flow_0", "flow_1", "tpn")
@@ -30,9 +31,7 @@ FILES = (*(f"{s}.json" for s in STAGES), *(f"{s}.safetensors" for s in STAGES), 
 
 
 SIZE = 16
-PRESET = replace(
-    CI, image_size=SIZE, base=4, multipliers=(1,), attention=(), extractor_weights="extractor.safetensors"
-)
+PRESET = replace(CI, image_size=SIZE, base=4, multipliers=(1,), attention=(), extractor_weights="extractor.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def write(folder, whole, altered):
     folder.mkdir()
     for path in whole.iterdir():
         if path.name not in altered:
-            os.link(path, folder / path.name)
+            (folder / path.name).symlink_to(path)
     for name, content in altered.items():
         path = folder / name
         if content == "folder":
@@ -95,21 +94,37 @@ def alterations(whole):
     return altered()
 
 
+def in_turn(network, count=2):
+    """Return what builds so many networks of a shape and then gives these in turn: most of what an input would cost."""
+    made = {}
+
+    def build(*shape):
+        pool = made.setdefault(shape, collections.deque())
+        if len(pool) < count:
+            pool.append(network(*shape))
+        else:
+            pool.append(pool.popleft().to_empty(device="meta"))
+        return pool[-1]
+
+    return build
+
+
 @RUNS
-def test_weights_load_or_say_why_not(whole, tmp_path, examples):
+def test_weights_load_or_say_why_not(whole, scratch, monkeypatch, examples):
+    monkeypatch.setattr(stages, "UNet", in_turn(UNet))
+    monkeypatch.setattr(stages, "TPN", in_turn(TPN))
     x = torch.zeros(1, 3, SIZE, SIZE)
     outcomes = {"loaded": 0, "refused": 0}
 
     def weights(files):
-        write(tmp_path / "w", whole, files)
+        write(scratch / "w", whole, files)
         try:
-            model = TimeNet.from_pretrained(tmp_path / "w")
+            model = TimeNet.from_pretrained(scratch / "w")
             if model.preset.image_size == SIZE:
                 model.predict(x, model.classes[0])
             outcomes["loaded"] += 1
         except TimeNetError as error:
-            assert "\n" not in str(error)
-            assert str(error).isprintable()
+            one_line(error)
             outcomes["refused"] += 1
 
     fuzz(weights, examples, files=alterations(whole))
@@ -132,9 +147,9 @@ def fresh():
 
 
 @RUNS
-def test_checkpoints_are_resumed_from_or_say_why_not(tmp_path, examples):
+def test_checkpoints_are_resumed_from_or_say_why_not(scratch, examples):
     """Also: what was accepted can be trained on."""
-    path = tmp_path / "flow_0.safetensors"
+    path = scratch / "flow_0.safetensors"
     identity = {"stage": "flow_0", "seed": 0}
     x = torch.ones(2, 3, 8, 8)
 
@@ -177,7 +192,8 @@ def test_checkpoints_are_resumed_from_or_say_why_not(tmp_path, examples):
             if history.step < 10:
                 train(loss, history.step + 1, True)
             outcomes["loaded"] += 1
-        except TimeNetError:
+        except TimeNetError as error:
+            one_line(error)
             outcomes["refused"] += 1
 
     fuzz(checkpoint, examples, content=files())
@@ -206,17 +222,19 @@ class Growth(nn.Module):
 
 
 @RUNS
-def test_couplings_are_read_or_say_why_not(tmp_path, examples, monkeypatch):
+def test_couplings_are_read_or_say_why_not(scratch, monkeypatch, examples):
     monkeypatch.setattr(couplings_module, "RANGE", 2)
-    make_couplings(Growth(), tmp_path / "made", 5, 8, 3, "abc", progress=False, tol=1e-1)
-    whole = tmp_path / "made"
+    make_couplings(Growth(), scratch / "made", 5, 8, 3, "abc", progress=False, tol=1e-1)
+    whole = scratch / "made"
     contents = {p.name: p.read_bytes() for p in whole.iterdir()}
     names = sorted(contents)
 
     @st.composite
     def changed(draw):
         name = draw(st.sampled_from(names))
-        how = altered_json(json.loads(contents[name])) if name.endswith(".json") else altered_safetensors(contents[name])
+        how = (
+            altered_json(json.loads(contents[name])) if name.endswith(".json") else altered_safetensors(contents[name])
+        )
         files = Altered({name: draw(how)})
         odd = draw(st.sampled_from([None, None, None, "remove", "rename", "swap", "folder"]))
         if odd == "remove":
@@ -234,14 +252,15 @@ def test_couplings_are_read_or_say_why_not(tmp_path, examples, monkeypatch):
     outcomes = {"loaded": 0, "refused": 0}
 
     def couplings(files):
-        write(tmp_path / "c", whole, files)
+        write(scratch / "c", whole, files)
         try:
-            read = Couplings(tmp_path / "c")
+            read = Couplings(scratch / "c")
             for x0, x1, c in read:
                 assert x0.shape == x1.shape == (3, 8, 8)
                 assert 0 <= int(c) < 3
             outcomes["loaded"] += 1
-        except TimeNetError:
+        except TimeNetError as error:
+            one_line(error)
             outcomes["refused"] += 1
 
     fuzz(couplings, examples, files=changed())
@@ -254,5 +273,5 @@ def test_a_stage_needs_no_memory_before_its_weights_are_known_to_fit(tmp_path):
     preset = CI.as_dict() | {"base": 1024, "multipliers": [64] * 3, "attention": []}
     for name, net in (("flow_0", UNet(CI.unet_config(1))), ("tpn", TPN(CI.unet_config(1)))):
         checkpoints.save_stage(tmp_path, name, net, {"preset": preset, "classes": ["die"]})
-    with pytest.raises(TimeNetError, match="flow_0.* was made for another configuration"):
+    with pytest.raises(TimeNetError, match=r"flow_0\.safetensors was made for another configuration"):
         TimeNet.from_pretrained(tmp_path)

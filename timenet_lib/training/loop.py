@@ -288,7 +288,7 @@ def history_from_dict(values: Any) -> History:
 
 def optimizer_states(tensors: dict[str, Tensor], params: list[nn.Parameter]) -> dict[int, dict[str, Tensor]]:
     """Return AdamW's state of each parameter, none before the first step; wrong shapes are an InputError."""
-    states = {}
+    states: dict[int, dict[str, Tensor]] = {}
     for i, p in enumerate(params):
         state = strip(tensors, f"optimizer.{i}.")
         wanted = {"step": (), "exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
