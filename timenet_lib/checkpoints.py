@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from timenet_lib.errors import InputError, OutputError, WeightsError
 from timenet_lib.nets.unet import UNetConfig
 from timenet_lib.presets import Preset, preset_from_dict
-from timenet_lib.untrusted import check_list, check_name, check_object, is_name, read_json, shown
+from timenet_lib.untrusted import check_list, check_name, check_object, is_name, printable, read_json, shown
 
 HASH = re.compile(r"[0-9a-f]{64}")
 BROKEN = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)  # of a file that is no safetensors
@@ -214,4 +214,4 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> Non
         module.load_state_dict(state, assign=any(p.is_meta for p in module.parameters()))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise WeightsError(f"{path} was made for another configuration: {first}") from error
+        raise WeightsError(f"{path} was made for another configuration: {printable(first)}") from error

@@ -22,7 +22,7 @@ from timenet_lib.checkpoints import BROKEN, sha256, write_atomically, write_json
 from timenet_lib.errors import DataError, InputError
 from timenet_lib.path import generator
 from timenet_lib.solvers import rk45
-from timenet_lib.untrusted import check_fields, check_number, parse_json, read_json
+from timenet_lib.untrusted import check_fields, check_number, parse_json, printable, read_json
 
 RANGE = 32
 BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}"
@@ -170,4 +170,5 @@ def check_range(path: Path, manifest: dict[str, Any]) -> tuple[int, int]:
             raise ValueError("its classes are not in turn")
         return count, check_number("nfe", about["nfe"], 1, 1e9, whole=True)
     except (InputError, *BROKEN) as error:
-        raise DataError(f"{path} was altered or cut short ({error}): delete it, --resume makes it again") from error
+        why = printable(str(error))
+        raise DataError(f"{path} was altered or cut short ({why}): delete it, --resume makes it again") from error

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from timenet_lib.checkpoints import BROKEN, check_finite, load_stage, shipped_weights
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.untrusted import is_name, shown
+from timenet_lib.untrusted import is_name, printable, shown
 
 PAPER_EXTRACTORS = {  # table 4, in its order: the paper's name and timm's
     "VGG16": "vgg16", "VGG19": "vgg19",
@@ -275,7 +275,7 @@ def _load(net: nn.Module, state: dict[str, Tensor], whole: nn.Module, failure: s
     problems = [f"{key} is missing" for key in missing] + odd + [f"{key} is one too many" for key in extra]
     if problems:
         more = f", and {len(problems) - 1} more such" if len(problems) > 1 else ""
-        raise WeightsError(f"{failure}: {problems[0]}{more}")
+        raise WeightsError(f"{failure}: {printable(problems[0])}{more}")
     own = [key for key in net.state_dict() if _plain(key) in given]
     net.load_state_dict({key: state[given[_plain(key)]] for key in own})
 

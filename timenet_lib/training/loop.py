@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from timenet_lib.checkpoints import BROKEN, load_into, sha256, write_atomically
 from timenet_lib.errors import InputError, TimeNetError, WeightsError
-from timenet_lib.untrusted import check_fields, check_list, check_number, check_object, parse_json, shown
+from timenet_lib.untrusted import check_fields, check_list, check_number, check_object, parse_json, printable, shown
 
 T_BINS = 10  # of equal width on [0, 1], in which the loss is recorded as well
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -269,7 +269,8 @@ def load_checkpoint(
         load_into(module, strip(tensors, "module."), path)
         states = optimizer_states(tensors, params)
     except (TimeNetError, *BROKEN) as error:
-        raise WeightsError(f"{path} cannot be resumed from ({error}); delete it to start this stage afresh") from error
+        why = printable(str(error))
+        raise WeightsError(f"{path} cannot be resumed from ({why}); delete it to start this stage afresh") from error
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
     return history, getattr(torch, header["dtype"])
 
