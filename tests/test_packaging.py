@@ -94,6 +94,7 @@ def test_the_order_of_modules_has_no_import_against_it():
     """Imports point only upwards in the order in which data flows."""
     order = [
         "errors",
+        "untrusted",
         "console",
         "processes",
         "pictures",

@@ -1,16 +1,18 @@
 """What a model learns from normal images and synthetic defects, in memory and as calibration.json."""
 
-import json
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from timenet_lib.checkpoints import write_json
-from timenet_lib.errors import WeightsError
+from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.score import Ratios, Scoring
+from timenet_lib.untrusted import check_fields, check_list, check_number, check_object, read_json, shown
 
 FILE = "calibration.json"
 SAME_FEATURES = ("name", "levels", "sha256", "seed")  # of two extractors that give the same features
+LARGEST = 1e12  # of a weight, ratio, or threshold
 
 
 class Calibration(NamedTuple):
@@ -33,8 +35,10 @@ def write_calibration(
     write_json(folder / FILE, {"weights": hashes, "extractor": extractor, "methods": methods})
 
 
-def read_calibration(folder: Path, hashes: dict[str, str], extractor: dict[str, Any]) -> dict[str, Calibration]:
-    """Return the calibration in a folder; one of other weights is a WeightsError.
+def read_calibration(
+    folder: Path, hashes: dict[str, str], extractor: dict[str, Any], methods: Sequence[str]
+) -> dict[str, Calibration]:
+    """Return the calibration of these methods in a folder; one of other weights is a WeightsError.
 
     Empty where there is none, and where it was made with another extractor.
     """
@@ -42,20 +46,40 @@ def read_calibration(folder: Path, hashes: dict[str, str], extractor: dict[str, 
     if not path.is_file():
         return {}
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
-        calibration = {name: calibration_from_dict(k) for name, k in record["methods"].items()}
-        its_hashes, its_extractor = record["weights"], dict(record["extractor"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is no calibration: {error!r}") from error
-    if its_hashes != hashes:
-        raise WeightsError(f"{path} belongs to other weights than those beside it: calibrate again")
-    same = all(its_extractor.get(key) == extractor.get(key) for key in SAME_FEATURES)
-    return calibration if same else {}
+        record = check_fields("it", read_json(path), ("weights", "extractor", "methods"))
+        if record["weights"] != hashes:
+            raise WeightsError(f"{path} belongs to other weights than those beside it: calibrate again")
+        its_extractor, found = (check_object(key, record[key]) for key in ("extractor", "methods"))
+        if any(its_extractor.get(key) != extractor.get(key) for key in SAME_FEATURES):
+            return {}
+        check_fields("methods", found, [name for name in methods if name in found])
+        return {name: calibration_from_dict(k, len(extractor["levels"])) for name, k in found.items()}
+    except InputError as error:
+        raise WeightsError(f"{path} is no calibration: {error}; delete it and calibrate again") from error
 
 
-def calibration_from_dict(values: dict[str, Any]) -> Calibration:
-    """Rebuild one method's calibration from what JSON holds."""
-    scoring = dict(values["scoring"])
-    scoring["w"] = tuple(scoring["w"]) if isinstance(scoring["w"], list) else scoring["w"]
-    ratios = Ratios(tuple(values["ratios"]["levels"]), values["ratios"]["pixel"])
-    return Calibration(ratios, values["threshold"], values["pixel_threshold"], Scoring(**scoring))
+def calibration_from_dict(values: Any, levels: int) -> Calibration:
+    """Rebuild one method's calibration for so many levels from what JSON holds; what does not fit is an InputError."""
+    given = check_fields("a calibration", values, Calibration._fields)
+    ratios = check_fields("ratios", given["ratios"], (f.name for f in fields(Ratios)))
+    scoring = check_fields("scoring", given["scoring"], (f.name for f in fields(Scoring)))
+    w = scoring["w"]
+    if isinstance(w, list):
+        w = tuple(check_number("w", v, 0, LARGEST) for v in check_list("w", w, levels, levels))
+    else:
+        check_number("w", w, 0, LARGEST)
+    for name in ("lam", "sigma"):
+        check_number(name, scoring[name], 0, LARGEST)
+    if not isinstance(scoring["padded"], bool):
+        raise InputError(f"padded is {shown(scoring['padded'])}: true or false is needed")
+    return Calibration(
+        Ratios(
+            tuple(
+                check_number("a ratio", r, 0, LARGEST) for r in check_list("ratios", ratios["levels"], levels, levels)
+            ),
+            check_number("a ratio", ratios["pixel"], 0, LARGEST),
+        ),
+        check_number("threshold", given["threshold"], -LARGEST, LARGEST),
+        check_number("pixel_threshold", given["pixel_threshold"], -LARGEST, LARGEST),
+        Scoring(**{**scoring, "w": w}),
+    )

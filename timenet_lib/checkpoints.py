@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,10 +23,15 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError, OutputError, WeightsError
+from timenet_lib.nets.unet import UNetConfig
+from timenet_lib.presets import Preset, preset_from_dict
+from timenet_lib.untrusted import check_list, check_name, check_object, is_name, printable, read_json, shown
 
 if sys.platform != "win32":
     import fcntl
 
+HASH = re.compile(r"[0-9a-f]{64}")
+BROKEN = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)  # of a file that is no safetensors
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -159,17 +165,57 @@ def save_stage(folder: Path, name: str, module: nn.Module, record: Mapping[str, 
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
-    """Return a stage's record; a missing or unreadable one is a WeightsError."""
+    """Return a stage's record; a missing or unreadable one, or one with a wrong hash or parent, is a WeightsError."""
     path = folder / f"{name}.json"
     if not path.is_file():
         raise WeightsError(f"{folder} holds no record {name}.json: is it a folder that `timenet train` wrote?")
     try:
-        record = json.loads(path.read_text())
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from error
-    if not isinstance(record, dict) or "sha256" not in record:
-        raise WeightsError(f"{path} is no record of a stage: it has no sha256")
+        record = read_json(path)
+        if "sha256" not in record:
+            raise InputError("it has no sha256")
+        parents = check_object("parents", record.get("parents", {}))
+        for what, digest in {"sha256": record["sha256"], **parents}.items():
+            if not isinstance(digest, str) or not HASH.fullmatch(digest):
+                raise InputError(f"its {shown(what)} is {shown(digest)}: 64 hexadecimal digits are needed")
+    except InputError as error:
+        raise WeightsError(f"{path} is no record of a stage: {error}") from error
     return record
+
+
+def recorded_network(record: Mapping[str, Any], path: Path) -> tuple[Preset, UNetConfig, tuple[str, ...]]:
+    """Return a record's preset, the shape of its network, and its classes; what does not fit is a WeightsError."""
+    try:
+        preset = preset_from_dict(record.get("preset"))
+        classes = tuple(check_name("a class", name) for name in check_list("classes", record.get("classes"), 1, 10_000))
+        if len(set(classes)) < len(classes):
+            raise InputError("a class is named twice")
+        return preset, preset.unet_config(len(classes)), classes
+    except InputError as error:
+        raise WeightsError(
+            f"the record of {path} does not fit: {error}; train with this version, or mend it"
+        ) from error
+
+
+def recorded_family(folder: Path, records: Mapping[str, Mapping[str, Any]]) -> tuple[Preset, tuple[str, ...]]:
+    """Return the preset and the classes of stages that go together; unlike networks or classes are a WeightsError."""
+    said = {name: recorded_network(record, folder / f"{name}.safetensors") for name, record in records.items()}
+    preset, *first = next(iter(said.values()))
+    odd = [name for name, (_, *others) in said.items() if others != first]
+    if odd:
+        raise WeightsError(f"{folder} is a mixture: {odd[0]} has another network, image size or classes than flow_0")
+    return preset, said["flow_0"][2]
+
+
+def own_extractor(folder: Path, recorded: str) -> str:
+    """Return the extractor weights that a folder's record names; a file outside the folder is a WeightsError."""
+    if recorded in ("shipped", "random", "timm"):
+        return recorded
+    if not is_name(recorded) or not (folder / recorded).is_file():
+        raise WeightsError(
+            f"{folder} was trained with the extractor weights {shown(recorded)}, which do not lie in it: say where "
+            "they are with --extractor-weights, in Python extractor_weights="
+        )
+    return str(folder / recorded)
 
 
 def has_stage(folder: Path, name: str) -> bool:
@@ -183,20 +229,32 @@ def load_stage(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, An
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         raise WeightsError(f"{folder} holds no {path.name}: train this stage, or choose another folder")
-    content = path.read_bytes()
-    if sha256(content) != record["sha256"]:
-        raise WeightsError(f"{path} does not fit its record (SHA-256): the file was altered or cut short")
     try:
+        content = path.read_bytes()
+        if sha256(content) != record["sha256"]:
+            raise WeightsError(f"{path} does not fit its record (SHA-256): the file was altered or cut short")
         state = load(content)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a safetensors file: {error}") from error
+    except BROKEN as error:
+        raise WeightsError(f"{path} is not a safetensors file, and nothing else is read: {error!r}") from error
+    check_finite(state, path)
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, record
 
 
+def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that hold NaN or infinite values, or are complex, with a WeightsError."""
+    for name, value in state.items():
+        if value.is_complex() or not torch.isfinite(value.float()).all():
+            raise WeightsError(f"{path} holds NaN, infinite or complex values in {shown(name)}: take another file")
+
+
 def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights into a module; weights of another configuration are a WeightsError."""
+    """Put weights into a module, which may be on the meta device; those of another configuration are a WeightsError."""
+    wanted = module.state_dict()
+    odd = [k for k, v in state.items() if k in wanted and v.dtype != wanted[k].dtype]
+    if odd:
+        raise WeightsError(f"{path}: {odd[0]} is {state[odd[0]].dtype}, not {wanted[odd[0]].dtype}: take another file")
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=any(p.is_meta for p in module.parameters()))
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise WeightsError(f"{path} was made for another configuration: {first}") from error
+        raise WeightsError(f"{path} was made for another configuration: {printable(first)}") from error

@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from timenet_lib import __version__
-from timenet_lib.console import OneLineErrors, check_writable, fail, quiet, say, shown_command
+from timenet_lib.console import Number, OneLineErrors, check_writable, fail, quiet, say, shown_command
 
 PRESET = click.option(
     "--preset", default="demo", show_default=True, metavar="NAME", help="ci, demo (a laptop) or paper (a GPU)."
 )
-SEED = click.option("--seed", default=0, show_default=True, help="Decides every random choice.")
+SEED = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Decides every random choice."
+)
 DEVICE = click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda or cuda:N.")
 WEIGHTS = click.option(
     "--weights", default="demo", show_default=True, metavar="NAME_OR_DIR", help="Shipped weights, or a folder of yours."
@@ -116,9 +118,9 @@ def check_data(folder: Path, train_only: bool) -> None:
 @DATA
 @click.option("--textures", type=click.Path(path_type=Path), metavar="DIR", help="Images for synthetic defects.")
 @PRESET
-@click.option("--steps", type=click.IntRange(min=1), help="Steps of each stage, instead of the preset's.")
-@click.option("--couplings", type=click.IntRange(min=1), help="Of reflow, instead of the preset's number.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Time for all stages, instead of steps.")
+@click.option("--steps", type=click.IntRange(1, 10**9), help="Steps of each stage, instead of the preset's.")
+@click.option("--couplings", type=click.IntRange(1, 10**9), help="Of reflow, instead of the preset's number.")
+@click.option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")
 @SEED
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the stages go.")
 @click.option(
@@ -131,9 +133,9 @@ def check_data(folder: Path, train_only: bool) -> None:
 @click.option(
     "--lpips", default="", metavar="WHICH", help="Of the TPN's loss: extractor, or vgg. [default: the preset's]"
 )
-@click.option("--anomalous-share", type=click.FloatRange(0, 1), help="Of the TPN's images; the others stay normal.")
+@click.option("--anomalous-share", type=Number(0, 1), help="Of the TPN's images; the others stay normal.")
 @click.option("--k", default=1, show_default=True, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images a step and process. [default: the preset's]")
+@click.option("--batch-size", type=click.IntRange(1, 10**6), help="Images a step and process. [default: the preset's]")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
@@ -142,14 +144,7 @@ def check_data(folder: Path, train_only: bool) -> None:
     help="What the networks compute in while they train; auto tries whether bfloat16 is fast here.",
 )
 @click.option("--resume", is_flag=True, help="Go on where an earlier call with the same --out stopped.")
-@click.option(
-    "--save-every",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between checkpoints, the most that is lost when the process is killed.",
-)
+@click.option("--save-every", type=Number(0, 1e6), default=60, show_default=True, help="Seconds between checkpoints.")
 @EXTRACTOR
 @DEVICE
 def train(stage: str, out: Path, resume: bool, device: str, **options: Any) -> None:
@@ -171,7 +166,7 @@ def train(stage: str, out: Path, resume: bool, device: str, **options: Any) -> N
 @DATA
 @WEIGHTS
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
-@click.option("--t", type=click.FloatRange(0, 1), help="Noise level, 0 noise to 1 image. [default: working point]")
+@click.option("--t", type=Number(0, 1), help="Noise level, 0 noise to 1 image. [default: working point]")
 @click.option(
     "--scope",
     type=click.Choice(["image", "set", "calibrated"]),
@@ -231,8 +226,10 @@ def evaluate(
 @DATA
 @WEIGHTS
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
-@click.option("--t", type=click.FloatRange(0, 1), default=0.8, show_default=True, help="Where reconstruction starts.")
-@click.option("--samples", type=click.IntRange(min=1), default=10, show_default=True, help="From noise, of each class.")
+@click.option("--t", type=Number(0, 1), default=0.8, show_default=True, help="Where reconstruction starts.")
+@click.option(
+    "--samples", type=click.IntRange(1, 10**6), default=10, show_default=True, help="From noise, of each class."
+)
 @EXTRACTOR
 @DEVICE
 def measure_flows(
@@ -259,7 +256,9 @@ def measure_flows(
 @WEIGHTS
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Heat maps, scores.csv, scores.json.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores here.")
-@click.option("--threshold", type=float, help="From which score on an image is defective. [default: calibrated]")
+@click.option(
+    "--threshold", type=Number(-1e9, 1e9), help="From which score on an image is defective. [default: calibrated]"
+)
 @SEED
 @EXTRACTOR
 @DEVICE
@@ -314,7 +313,7 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
 
 @main.command()
 @PRESET
-@click.option("--classes", default=15, show_default=True, type=click.IntRange(min=1), help="Number of classes.")
+@click.option("--classes", default=15, show_default=True, type=click.IntRange(1, 10**4), help="Number of classes.")
 def info(preset: str, classes: int) -> None:
     """Print parameters and GFLOP an image of each network, then what training costs; counted, not timed."""
     from timenet_lib.cost import format_training, network_costs, training_costs

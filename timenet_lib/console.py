@@ -1,5 +1,6 @@
 """What every command shares: how mistakes end, lines of progress, the command as it was typed."""
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -8,6 +9,17 @@ from typing import Any
 import click
 
 from timenet_lib.errors import InputError, TimeNetError, memory_advice
+from timenet_lib.untrusted import shown
+
+
+class Number(click.FloatRange):
+    """A float within a range; NaN, which click lets pass, lies in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not a number", param, ctx)
+        return number
 
 
 class OneLineErrors(click.Group):
@@ -28,6 +40,8 @@ class OneLineErrors(click.Group):
             fail("interrupted", 130)
         except TimeNetError as error:
             fail(str(error), 2)
+        except OSError as error:  # that nobody foresaw, such as a name that is too long
+            fail(f"{shown(error.filename) if error.filename else 'the system'}: {error.strerror or error}", 2)
 
 
 def fail(message: str, code: int) -> None:

@@ -13,15 +13,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from timenet_lib.checkpoints import sha256, write_atomically, write_json
-from timenet_lib.errors import DataError
+from timenet_lib.checkpoints import BROKEN, sha256, write_atomically, write_json
+from timenet_lib.errors import DataError, InputError
 from timenet_lib.path import generator
 from timenet_lib.solvers import rk45
+from timenet_lib.untrusted import check_fields, check_number, parse_json, printable, read_json
 
 RANGE = 32
 BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}"
@@ -104,8 +105,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Return the manifest of a folder of couplings; a missing or unreadable one is a DataError."""
     path = folder / "manifest.json"
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        manifest = check_fields("it", read_json(path), ("flow_sha256", "k", "seed", "tol", "range", "size", "classes"))
+        for name, most in {"k": 1000, "range": 10_000, "size": 1024, "classes": 10_000}.items():
+            check_number(name, manifest[name], 1, most, whole=True)
+        check_number("seed", manifest["seed"], -1e300, 1e300, whole=True)
+        check_number("tol", manifest["tol"], 0, 1)
+        return manifest
+    except InputError as error:
         raise DataError(f"{path} is no manifest of couplings ({error}): delete {folder} and make them again") from error
 
 
@@ -121,7 +127,9 @@ class Couplings:
         self.files: list[Path] = []
         self.count = 0
         for path in sorted(folder.glob("*.safetensors")):
-            count, nfe = check_range(path)
+            if self.count % self.manifest["range"]:
+                raise DataError(f"{self.files[-1]} is shorter than a range, though not the last: delete it")
+            count, nfe = check_range(path, self.manifest)
             self.files.append(path)
             self.count += count
             self.nfe.append(nfe)
@@ -146,13 +154,21 @@ class Couplings:
         return (self[i] for i in range(len(self)))
 
 
-def check_range(path: Path) -> tuple[int, int]:
-    """Read one range, compare it with its digest, and return its length and function evaluations."""
+def check_range(path: Path, manifest: dict[str, Any]) -> tuple[int, int]:
+    """Read one range, hold it against its name, its digest and the manifest; return its length and evaluations."""
     try:
         with safe_open(path, "pt") as file:
-            x1, about = file.get_tensor("x1"), json.loads(file.metadata()["range"])
+            x1, c, about = file.get_tensor("x1"), file.get_tensor("c"), parse_json(file.metadata()["range"])
+        first, count, size = int(path.stem.split("-")[0]), len(x1), manifest["size"]
+        if path != range_file(path.parent, range(first, first + count)) or first % manifest["range"]:
+            raise ValueError(f"{count} couplings do not fit its name")
+        if tuple(x1.shape) != (count, 3, size, size) or x1.dtype != torch.float16 or not torch.isfinite(x1).all():
+            raise ValueError(f"x1 of {x1.dtype} and shape {tuple(x1.shape)} does not fit the manifest")
         if sha256(x1.numpy().tobytes()) != about["sha256"]:
             raise ValueError("it does not fit its SHA-256")
-        return len(x1), int(about["nfe"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} was altered or cut short ({error}): delete it, --resume makes it again") from error
+        if not torch.equal(c, torch.arange(first, first + count) % manifest["classes"]):
+            raise ValueError("its classes are not in turn")
+        return count, check_number("nfe", about["nfe"], 1, 1e9, whole=True)
+    except (InputError, *BROKEN) as error:
+        why = printable(str(error))
+        raise DataError(f"{path} was altered or cut short ({why}): delete it, --resume makes it again") from error

@@ -1,5 +1,6 @@
 """TimeNet, the object that a user holds: weights, extractor and calibration together, from an image to a score."""
 
+import itertools
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.losses import perceptual_distance
 from timenet_lib.metrics import max_f1_threshold
 from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.presets import Preset, preset_from_dict
+from timenet_lib.presets import Preset
 from timenet_lib.processes import share_out
 from timenet_lib.reconstruct import Models, Reconstruction, reconstruct
 from timenet_lib.score import Distances, Scoring, distances, image_score, score_maps, set_ratios
@@ -102,21 +103,19 @@ class TimeNet:
         from timenet_lib.training.stages import load_flow, load_tpn
 
         folder = checkpoints.weights_folder(name_or_folder)
-        flow_0, record = load_flow(folder, "flow_0", device)
-        records = {"flow_0": record}
-        preset = preset_from_dict(record["preset"])
-        flow_1 = tpn = None
-        if checkpoints.has_stage(folder, "flow_1"):
-            flow_1, records["flow_1"] = load_flow(folder, "flow_1", device)
-        if flow_1 is not None and checkpoints.has_stage(folder, "tpn"):
-            tpn, records["tpn"] = load_tpn(folder, device)
+        later = itertools.takewhile(lambda name: checkpoints.has_stage(folder, name), ("flow_1", "tpn"))
+        records = {name: checkpoints.read_record(folder, name) for name in ("flow_0", *later)}
+        preset, classes = checkpoints.recorded_family(folder, records)
+        flow_0, _ = load_flow(folder, "flow_0", device)
+        flow_1 = load_flow(folder, "flow_1", device)[0] if "flow_1" in records else None
+        tpn = load_tpn(folder, device)[0] if "tpn" in records else None
         if extractor_weights:
-            preset = replace(preset, extractor_weights=extractor_weights)
-        own = folder / preset.extractor_weights  # what save_pretrained put beside the stages
-        weights = str(own) if own.is_file() and not extractor_weights else preset.extractor_weights
+            preset, weights = replace(preset, extractor_weights=extractor_weights), extractor_weights
+        else:
+            weights = checkpoints.own_extractor(folder, preset.extractor_weights)
         features = build_extractor(preset.extractor, weights, preset.levels)
-        model = cls(preset, record["classes"], Models(flow_0, flow_1, tpn), features.to(device), records, device)
-        model.calibration = read_calibration(folder, model.hashes, model.extractor)
+        model = cls(preset, classes, Models(flow_0, flow_1, tpn), features.to(device), records, device)
+        model.calibration = read_calibration(folder, model.hashes, model.extractor, model.methods)
         for known in model.calibration.values():
             model.scoring = known.scoring
         return model

@@ -5,9 +5,11 @@ Everything that differs between them is a field here.
 
 import difflib
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from timenet_lib.errors import InputError
 from timenet_lib.nets.unet import UNetConfig
+from timenet_lib.untrusted import check_fields, check_list, check_name, check_number, shown
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,43 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def preset_from_dict(values: dict[str, object]) -> Preset:
-    """Rebuild a preset from a checkpoint's record; missing or unexpected fields are an InputError."""
-    names = {f.name for f in fields(Preset)}
-    if set(values) != names:
-        odd = sorted(names ^ set(values))
-        raise InputError(f"the recorded preset does not fit this version: fields {', '.join(odd)}")
-    return Preset(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})  # type: ignore[arg-type]
+ANY = 1e9
+RANGES = {  # of a recorded preset's numbers: wide enough for every use, and none that a machine would choke on
+    "image_size": (8, 1024), "base": (4, 1024), "blocks": (1, 8), "batch_size": (1, ANY), "learning_rate": (0, 10),
+    "flow_steps": (1, ANY), "num_couplings": (1, ANY), "rtol": (1e-9, 1), "reflow_steps": (1, ANY),
+    "tpn_steps": (1, ANY), "tpn_learning_rate": (0, 10), "anomalous_share": (0, 1), "t": (1e-6, 1 - 1e-6),
+    "weight": (0, ANY), "lam": (0, ANY), "drawn_train": (0, ANY), "drawn_good": (0, ANY), "drawn_defective": (0, ANY),
+}  # fmt: skip
+LISTS = {  # of whole numbers: how many at least and at most, and from where to where each
+    "multipliers": (1, 8, 1, 64),
+    "attention": (0, 8, 1, 1024),
+    "levels": (1, 8, 0, 8),
+}
+
+
+def preset_from_dict(values: object) -> Preset:
+    """Rebuild a preset from a checkpoint's record; a field that is missing, unexpected or out of its range is an error.
+
+    Whether the extractor, its weights and the sources exist is for those to say who look for them. Raise InputError.
+    """
+    given = check_fields("the recorded preset", values, (f.name for f in fields(Preset)))
+    whole = {f.name for f in fields(Preset) if f.type is int}
+    made: dict[str, Any] = {}
+    for field, value in given.items():
+        what = f"the recorded preset's {field}"
+        if field in RANGES:
+            made[field] = check_number(what, value, *RANGES[field], whole=field in whole)
+        elif field in LISTS:
+            least, most, low, high = LISTS[field]
+            made[field] = tuple(check_number(what, v, low, high, True) for v in check_list(what, value, least, most))
+        elif field == "sources":
+            made[field] = tuple(check_name(what, v) for v in check_list(what, value, 1, 8))
+        elif field == "lpips_share":
+            made[field] = None if value is None else check_number(what, value, 0, 1)
+        elif field == "extractor_weights":  # may be a path
+            if not isinstance(value, str) or not value.isprintable():
+                raise InputError(f"{what} is {shown(value)}: shipped, random, timm or a file is needed")
+            made[field] = value
+        else:
+            made[field] = check_name(what, value)
+    return Preset(**made)

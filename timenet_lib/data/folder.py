@@ -23,6 +23,7 @@ from torch import Tensor
 from timenet_lib.data.images import as_float, to_rgb
 from timenet_lib.data.problems import GOOD, Problems, file_problems, nearest, read_image, read_mask
 from timenet_lib.errors import DataError, InputError
+from timenet_lib.untrusted import printable
 
 PARTS = ("train", "test")
 Progress = Callable[[int, int], None]  # done, total
@@ -190,6 +191,7 @@ class _Scan:
 
         for problems in _in_threads(check, [*self.train, *self.test], progress):
             self.problems.found += problems
+        self.problems.found = [printable(line) for line in self.problems.found]  # one line each, whatever the names
 
     def _scan_train(self, class_name: str) -> None:
         folder = self.root / class_name / "train"

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from timenet_lib.errors import DataError
+from timenet_lib.untrusted import is_name, printable
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
@@ -39,7 +40,7 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
 
     Raise DataError, which calls the file `name` (its path when None), for whatever cannot be used as it is.
     """
-    name = name or str(path)
+    name = name or printable(str(path))
     try:
         _refuse_by_stat(os.stat(path), name)
         with warnings.catch_warnings(), open(path, "rb") as file:
@@ -59,7 +60,7 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large(name)) from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()))
         raise DataError(f"{name}: damaged or cut short ({reason}); copy it again from its source") from error
 
 
@@ -68,7 +69,7 @@ def read_mask(path: Path, name: str | None = None) -> Bool[np.ndarray, "h w"]:
 
     Raise DataError as read_image does, and for an empty mask or one with more than one positive value.
     """
-    name = name or str(path)
+    name = name or printable(str(path))
     values = np.asarray(read_image(path, name).convert("RGB")).max(axis=2)
     positive = [int(value) for value in np.unique(values) if value > 0]
     if not positive:
@@ -221,6 +222,8 @@ class Problems:
         names = self._list(folder)
         self._usable(folder, names)
         if _is_class(folder):
+            if not is_name(folder.name):
+                self.say(folder, "a class whose name cannot be printed, or is too long; rename the folder")
             return True
         if len(self.found) == before:
             what = "no train or test folder in it" if names else "an empty class folder"

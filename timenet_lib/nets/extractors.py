@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from timenet_lib.checkpoints import load_stage, shipped_weights
+from timenet_lib.checkpoints import BROKEN, check_finite, load_stage, shipped_weights
 from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.untrusted import is_name, printable, shown
 
 PAPER_EXTRACTORS = {  # table 4, in its order: the paper's name and timm's
     "VGG16": "vgg16", "VGG19": "vgg19",
@@ -242,6 +242,8 @@ def _find_in_timm(name: str, instead: str) -> tuple[Path, str]:
 
 
 def _file_name(name: str) -> str:
+    if not is_name(name):
+        raise InputError(f"{shown(name)} is no name of a network: give timm's, such as resnet18, or 'embedded'")
     return "extractor.safetensors" if name == "embedded" else f"{name}.safetensors"
 
 
@@ -253,9 +255,11 @@ def read_weights(file: Path, name: str) -> tuple[dict[str, Tensor], str]:
     try:
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
-        return load_file(file), digest
-    except (SafetensorError, OSError) as error:
+        state = load_file(file)
+    except BROKEN as error:
         raise WeightsError(f"{file} cannot be read as safetensors, and nothing else is read: {error}") from error
+    check_finite(state, file)
+    return state, digest
 
 
 def _load(net: nn.Module, state: dict[str, Tensor], whole: nn.Module, failure: str) -> None:
@@ -267,10 +271,15 @@ def _load(net: nn.Module, state: dict[str, Tensor], whole: nn.Module, failure: s
     extra = [key for k, key in given.items() if k not in wanted and key.split(".")[0] in blocks]
     shapes = {given[k]: (tuple(state[given[k]].shape), tuple(wanted[k].shape)) for k in wanted if k in given}
     odd = [f"{key} has shape {mine}, not {needed}" for key, (mine, needed) in shapes.items() if mine != needed]
+    odd += [
+        f"{given[k]} is {state[given[k]].dtype}"
+        for k in wanted
+        if k in given and wanted[k].is_floating_point() and not state[given[k]].is_floating_point()
+    ]
     problems = [f"{key} is missing" for key in missing] + odd + [f"{key} is one too many" for key in extra]
     if problems:
         more = f", and {len(problems) - 1} more such" if len(problems) > 1 else ""
-        raise WeightsError(f"{failure}: {problems[0]}{more}")
+        raise WeightsError(f"{failure}: {printable(problems[0])}{more}")
     own = [key for key in net.state_dict() if _plain(key) in given]
     net.load_state_dict({key: state[given[_plain(key)]] for key in own})
 

@@ -33,6 +33,8 @@ class UNetConfig:
                 f"image size {self.image_size} cannot be halved {len(self.multipliers) - 1} times: "
                 f"choose a multiple of {step}"
             )
+        if self.base % 4:
+            raise InputError(f"base {self.base}: a multiple of 4 is needed, or the group norms do not fit")
 
 
 def check_inputs(config: UNetConfig, xt: Tensor, c: Tensor, t: Tensor | None = None) -> None:

@@ -122,7 +122,7 @@ def train_command(
 
 def calibrate(run: Run) -> None:
     """Calibrate the trained model on the images held out from training, and write that beside the weights."""
-    model = TimeNet.from_pretrained(run.out, run.device)
+    model = TimeNet.from_pretrained(run.out, run.device, run.preset.extractor_weights)
     held_out = [model.classes[i] for i in run.data.held_out_labels]
     model.calibrate(as_float(run.data.held_out), held_out, run.textures, run.seed)
     model.save_calibration(run.out)

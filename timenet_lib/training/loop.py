@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,17 +17,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from timenet_lib.checkpoints import sha256, write_atomically
+from timenet_lib.checkpoints import BROKEN, load_into, sha256, write_atomically
 from timenet_lib.errors import InputError, TimeNetError, WeightsError, memory_advice
 from timenet_lib.processes import make_accelerator
+from timenet_lib.untrusted import check_fields, check_list, check_number, check_object, parse_json, printable, shown
 
 T_BINS = 10  # of equal width on [0, 1], in which the loss is recorded as well
 PRECISIONS = ("auto", "float32", "bfloat16")
+HEADER = ("history", "identity", "dtype", "sha256")  # of a checkpoint
 SMALLER = "train this stage with a smaller --batch-size, without --resume"
 BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
@@ -52,8 +54,8 @@ class Budget:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"{self.steps} steps: at least one is needed")
-        if self.minutes is not None and self.minutes <= 0:
-            raise InputError(f"{self.minutes} minutes: more than 0 are needed")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise InputError(f"{self.minutes} minutes: more than 0 are needed, and not without end")
 
     def progress(self, step: int, seconds: float) -> float:
         """Return the share of the budget that is spent, 0 to 1 and beyond."""
@@ -250,22 +252,50 @@ def load_checkpoint(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
 ) -> tuple[History, torch.dtype]:
     """Load what save_checkpoint wrote; a damaged file, or one of another training, is a WeightsError."""
+    params = optimizer.param_groups[0]["params"]
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()["header"])
+            header = check_fields("its header", parse_json(file.metadata()["header"]), HEADER)
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         if digest(tensors) != header["sha256"]:
-            raise ValueError("it does not fit its SHA-256")
-        there, mine = header["identity"], json.loads(json.dumps(identity))
+            raise InputError("it does not fit its SHA-256")
+        there, mine = check_object("its identity", header["identity"]), json.loads(json.dumps(identity))
         if odd := [k for k in {**there, **mine} if there.get(k) != mine.get(k)]:
-            raise ValueError(f"it was made with another {', '.join(odd)}")
-        history, dtype = History(**header["history"]), getattr(torch, header["dtype"])
-        module.load_state_dict(strip(tensors, "module."))
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be resumed from ({error}); delete it to start this stage afresh") from error
-    states = {i: strip(tensors, f"optimizer.{i}.") for i in range(len(optimizer.param_groups[0]["params"]))}
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": {i: s for i, s in states.items() if s}})
-    return history, dtype
+            raise InputError(f"it was made with another {', '.join(odd)}")
+        if header["dtype"] not in PRECISIONS[1:]:
+            raise InputError(f"its dtype is {shown(header['dtype'])}: {' or '.join(PRECISIONS[1:])} is needed")
+        history = history_from_dict(header["history"])
+        load_into(module, strip(tensors, "module."), path)
+        states = optimizer_states(tensors, params)
+    except (TimeNetError, *BROKEN) as error:
+        why = printable(str(error))
+        raise WeightsError(f"{path} cannot be resumed from ({why}); delete it to start this stage afresh") from error
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+    return history, getattr(torch, header["dtype"])
+
+
+def history_from_dict(values: Any) -> History:
+    """Rebuild a history from a checkpoint's header; what does not fit is an InputError."""
+    given = check_fields("its history", values, (f.name for f in fields(History)))
+    step = check_number("its step", given["step"], 0, 1e9, whole=True)
+    check_number("its seconds", given["seconds"], 0, 1e9)
+    sizes = {"losses": step, "t_sums": T_BINS, "t_counts": T_BINS}
+    for name, size in sizes.items():
+        for value in check_list(f"its {name}", given[name], size, size):
+            check_number(f"one of its {name}", value, -1e30, 1e30, whole=name == "t_counts")
+    return History(**given)
+
+
+def optimizer_states(tensors: dict[str, Tensor], params: list[nn.Parameter]) -> dict[int, dict[str, Tensor]]:
+    """Return AdamW's state of each parameter, none before the first step; wrong shapes are an InputError."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for i, p in enumerate(params):
+        state = strip(tensors, f"optimizer.{i}.")
+        wanted = {"step": (), "exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
+        if state and {k: tuple(v.shape) for k, v in state.items() if v.dtype == torch.float32} != wanted:
+            raise InputError(f"its optimizer's state of parameter {i} does not fit")
+        states |= {i: state} if state else {}
+    return states
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from timenet_lib import checkpoints
@@ -9,7 +10,6 @@ from timenet_lib.baselines import diffusion_step, draem_network, draem_step, qui
 from timenet_lib.data.synthesis import Synthesiser
 from timenet_lib.errors import InputError
 from timenet_lib.nets.unet import UNet
-from timenet_lib.presets import preset_from_dict
 from timenet_lib.training.stages import Run, seeded
 
 DRAEM_RATE = 1e-3
@@ -53,8 +53,10 @@ def train_peers(run: Run) -> None:
 def load_diffusion(folder: Path, device: str = "cpu") -> UNet:
     """Return the diffusion model of a folder, frozen."""
     state, record = checkpoints.load_stage(folder, "diffusion")
-    net = UNet(preset_from_dict(record["preset"]).unet_config(len(record["classes"])))
-    checkpoints.load_into(net, state, folder / "diffusion.safetensors")
+    path = folder / "diffusion.safetensors"
+    with torch.device("meta"):
+        net = UNet(checkpoints.recorded_network(record, path)[1])
+    checkpoints.load_into(net, state, path)
     return net.to(device).eval().requires_grad_(False)
 
 

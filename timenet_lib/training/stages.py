@@ -22,7 +22,7 @@ from timenet_lib.nets.lpips import build_lpips
 from timenet_lib.nets.tpn import TPN
 from timenet_lib.nets.unet import UNet
 from timenet_lib.path import key_seed
-from timenet_lib.presets import Preset, preset_from_dict
+from timenet_lib.presets import Preset
 from timenet_lib.processes import make_accelerator, own_device
 from timenet_lib.training.extractor import extractor_step, make_task
 from timenet_lib.training.flow import coupled_pairs, flow_step, independent_pairs
@@ -130,7 +130,8 @@ class Run:
             raise InputError(f"{self.out} already holds {stage}: add --resume to go on, or choose another --out")
         record = checkpoints.read_record(self.out, stage)
         mine = {**self.preset.for_stage(stage), "data_sha256": self.data.data_hash, "seed": self.seed}
-        theirs = {**record.get("preset", {}), **record}
+        preset = record.get("preset")
+        theirs = {**(preset if isinstance(preset, dict) else {}), **record}
         odd = [k for k, v in mine.items() if theirs.get(k) != v]
         if odd:
             raise InputError(f"{self.out / stage}.json was made with another {', '.join(odd)}: choose another --out")
@@ -179,20 +180,25 @@ def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
 def load_flow(folder: Path, name: str, device: str | torch.device = "cpu") -> tuple[UNet, dict[str, Any]]:
     """Return flow_0 or flow_1 of a folder, frozen, and its record."""
     state, record = checkpoints.load_stage(folder, name)
-    flow = UNet(preset_from_dict(record["preset"]).unet_config(len(record["classes"])))
-    checkpoints.load_into(flow, state, folder / f"{name}.safetensors")
+    path = folder / f"{name}.safetensors"
+    _, config, _ = checkpoints.recorded_network(record, path)
+    with torch.device("meta"):  # no memory before the weights are known to fit
+        flow = UNet(config)
+    checkpoints.load_into(flow, state, path)
     return flow.to(device).eval().requires_grad_(False), record
 
 
 def load_tpn(folder: Path, device: str = "cpu") -> tuple[TPN, dict[str, Any]]:
     """Return the TPN of a folder, frozen, and its record; one that was trained on another flow_1 is refused."""
     state, record = checkpoints.load_stage(folder, "tpn")
-    preset = preset_from_dict(record["preset"])
-    mine, theirs = checkpoints.read_record(folder, "flow_1")["sha256"], record["parents"].get("flow_1")
+    path = folder / "tpn.safetensors"
+    preset, config, _ = checkpoints.recorded_network(record, path)
+    mine, theirs = checkpoints.read_record(folder, "flow_1")["sha256"], record.get("parents", {}).get("flow_1")
     if mine != theirs:
-        raise WeightsError(f"{folder / 'tpn.safetensors'} was trained on another flow_1 than the one beside it")
-    tpn = TPN(preset.unet_config(len(record["classes"])), preset.t)
-    checkpoints.load_into(tpn, state, folder / "tpn.safetensors")
+        raise WeightsError(f"{path} was trained on another flow_1 than the one beside it")
+    with torch.device("meta"):
+        tpn = TPN(config, preset.t)
+    checkpoints.load_into(tpn, state, path)
     return tpn.to(device).eval().requires_grad_(False), record
 
 

@@ -1,0 +1,277 @@
+"""Weights, checkpoints and couplings of strangers: whatever is in the files, they load, or an error says why not."""
+
+import collections
+import json
+import shutil
+import struct
+from dataclasses import replace
+
+import pytest
+import torch
+from fuzzing import RUNS, Altered, altered_json, altered_safetensors, fuzz, one_line
+from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import nn
+
+from timenet_lib import checkpoints
+from timenet_lib import couplings as couplings_module
+from timenet_lib.couplings import Couplings, make_couplings
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import TimeNetError
+from timenet_lib.nets.extractors import build_extractor
+from timenet_lib.nets.tpn import TPN
+from timenet_lib.nets.unet import UNet
+from timenet_lib.presets import CI
+from timenet_lib.training import stages
+from timenet_lib.training.loop import Budget, Losses, digest, load_checkpoint, train_loop
+
+STAGES = ("flow_0", "flow_1", "tpn")
+FILES = (*(f"{s}.json" for s in STAGES), *(f"{s}.safetensors" for s in STAGES), "calibration.json",
+         "extractor.safetensors", "extractor.json")  # fmt: skip
+
+
+SIZE = 16
+PRESET = replace(CI, image_size=SIZE, base=4, multipliers=(1,), attention=(), extractor_weights="extractor.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with a small calibrated model and its own extractor, as save_pretrained writes it."""
+    made = tmp_path_factory.mktemp("made")
+    config, parent = PRESET.unet_config(2), {}
+    g = torch.Generator().manual_seed(0)
+    for name, net in zip(STAGES, (UNet(config), UNet(config), TPN(config)), strict=True):
+        for p in net.parameters():
+            p.data = 0.1 * torch.randn(p.shape, generator=g)
+        about = {"preset": PRESET.as_dict(), "classes": ["die", "gear"], "parents": parent, "seed": 0}
+        parent = {name: checkpoints.save_stage(made, name, net, about)}
+    net = build_extractor("embedded", "random", PRESET.levels).net
+    checkpoints.save_stage(made, "extractor", net, {"classes": ["die"]})
+    model = TimeNet.from_pretrained(made)
+    x = torch.rand(4, 3, SIZE, SIZE, generator=g) * 2 - 1
+    model.calibrate(x, "die", torch.randint(256, (2, 3, SIZE, SIZE), generator=g, dtype=torch.uint8))
+    model.save_calibration(made)
+    return made
+
+
+def write(folder, whole, altered):
+    """Make a folder of the whole files, those that are altered in their altered state."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in whole.iterdir():
+        if path.name not in altered:
+            (folder / path.name).symlink_to(path)
+    for name, content in altered.items():
+        path = folder / name
+        if content == "folder":
+            path.mkdir()
+        elif content == "loop":
+            path.symlink_to(path)
+        elif content is not None:
+            path.write_bytes(content)
+
+
+def alterations(whole):
+    """Draw what is altered in a folder of weights; in half of the cases the records' hashes fit again."""
+    contents = {name: (whole / name).read_bytes() for name in FILES}
+
+    @st.composite
+    def altered(draw):
+        files = Altered()
+        for name in draw(st.lists(st.sampled_from(FILES), min_size=1, max_size=2, unique=True)):
+            if name.endswith(".json"):
+                files[name] = draw(altered_json(json.loads(contents[name])))
+            else:
+                files[name] = draw(altered_safetensors(contents[name]))
+                if draw(st.booleans()):
+                    old, new = (checkpoints.sha256(c[name]).encode() for c in (contents, files))
+                    records = {k: files.get(k, contents[k]) for k in FILES if k.endswith(".json")}
+                    files |= {k: v.replace(old, new) for k, v in records.items() if old in v}
+        if draw(st.integers(0, 29)) == 0:
+            files[draw(st.sampled_from(FILES))] = draw(st.sampled_from([None, "folder", "loop"]))
+        return files
+
+    return altered()
+
+
+def in_turn(network, count=2):
+    """Return what builds so many networks of a shape and then gives these in turn: most of what an input would cost."""
+    made = {}
+
+    def build(*shape):
+        pool = made.setdefault(shape, collections.deque())
+        if len(pool) < count:
+            pool.append(network(*shape))
+        else:
+            pool.append(pool.popleft().to_empty(device="meta"))
+        return pool[-1]
+
+    return build
+
+
+@RUNS
+def test_weights_load_or_say_why_not(whole, scratch, monkeypatch, examples):
+    monkeypatch.setattr(stages, "UNet", in_turn(UNet))
+    monkeypatch.setattr(stages, "TPN", in_turn(TPN))
+    x = torch.zeros(1, 3, SIZE, SIZE)
+    outcomes = {"loaded": 0, "refused": 0}
+
+    def weights(files):
+        write(scratch / "w", whole, files)
+        try:
+            model = TimeNet.from_pretrained(scratch / "w")
+            if model.preset.image_size == SIZE:
+                model.predict(x, model.classes[0])
+            outcomes["loaded"] += 1
+        except TimeNetError as error:
+            one_line(error)
+            outcomes["refused"] += 1
+
+    fuzz(weights, examples, files=alterations(whole))
+    print(outcomes)
+    assert min(outcomes.values()) > examples // 20
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+def fresh():
+    net = Small()
+    return net, torch.optim.AdamW(net.parameters(), lr=1e-3)
+
+
+@RUNS
+def test_checkpoints_are_resumed_from_or_say_why_not(scratch, examples):
+    """Also: what was accepted can be trained on."""
+    path = scratch / "flow_0.safetensors"
+    identity = {"stage": "flow_0", "seed": 0}
+    x = torch.ones(2, 3, 8, 8)
+
+    def loss(module, step, samples):
+        return Losses(module(x).square().mean(dim=(1, 2, 3)), torch.tensor([0.1, 1.0]))
+
+    def stop(module, step, samples):
+        if step == 6:
+            raise KeyboardInterrupt
+        return loss(module, step, samples)
+
+    def train(loss_of_step, steps, resume):
+        return train_loop(fresh()[0], loss_of_step, Budget(steps), 1e-3, path, 2, resume, identity, progress=False)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(stop, 10, False)
+    whole = path.read_bytes()
+    size = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["header"])
+    assert header["history"]["step"] == 6
+
+    @st.composite
+    def files(draw):
+        if draw(st.booleans()):
+            content = draw(altered_safetensors(whole))
+        else:  # the header within the header
+            outer = json.loads(whole[8 : 8 + size])
+            outer["__metadata__"]["header"] = draw(altered_json(header)).decode(errors="replace")
+            text = json.dumps(outer).encode()
+            content = struct.pack("<Q", len(text)) + text + whole[8 + size :]
+        path.write_bytes(content)
+        return fitted(path, header) if draw(st.booleans()) else content
+
+    outcomes = {"loaded": 0, "refused": 0}
+
+    def checkpoint(content):
+        path.write_bytes(content)
+        try:
+            history, _ = load_checkpoint(path, *fresh(), identity)
+            if history.step < 10:
+                train(loss, history.step + 1, True)
+            outcomes["loaded"] += 1
+        except TimeNetError as error:
+            one_line(error)
+            outcomes["refused"] += 1
+
+    fuzz(checkpoint, examples, content=files())
+    print(outcomes)
+    assert min(outcomes.values()) > examples // 20
+
+
+def fitted(path, header):
+    """Return the file with the digest of its own tensors, where it can be read at all."""
+    content = path.read_bytes()
+    try:
+        with safe_open(path, "pt") as file:
+            new = digest({k: file.get_tensor(k) for k in file.keys()})  # noqa: SIM118
+    except Exception:  # it cannot
+        return content
+    return content.replace(header["sha256"].encode(), new.encode())
+
+
+class Growth(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x, t, c):
+        return self.a * x
+
+
+@RUNS
+def test_couplings_are_read_or_say_why_not(scratch, monkeypatch, examples):
+    monkeypatch.setattr(couplings_module, "RANGE", 2)
+    make_couplings(Growth(), scratch / "made", 5, 8, 3, "abc", progress=False, tol=1e-1)
+    whole = scratch / "made"
+    contents = {p.name: p.read_bytes() for p in whole.iterdir()}
+    names = sorted(contents)
+
+    @st.composite
+    def changed(draw):
+        name = draw(st.sampled_from(names))
+        how = (
+            altered_json(json.loads(contents[name])) if name.endswith(".json") else altered_safetensors(contents[name])
+        )
+        files = Altered({name: draw(how)})
+        odd = draw(st.sampled_from([None, None, None, "remove", "rename", "swap", "folder"]))
+        if odd == "remove":
+            files[draw(st.sampled_from(names))] = None
+        elif odd == "rename":
+            gone = draw(st.sampled_from(names))
+            new = draw(st.sampled_from(["x", "000001-000002", "-", "9-9"])) + ".safetensors"
+            files |= {gone: None, new: contents[gone]}
+        elif odd == "swap":
+            files |= {names[0]: contents[names[1]], names[1]: contents[names[0]]}
+        elif odd == "folder":
+            files[name] = "folder"
+        return files
+
+    outcomes = {"loaded": 0, "refused": 0}
+
+    def couplings(files):
+        write(scratch / "c", whole, files)
+        try:
+            read = Couplings(scratch / "c")
+            for x0, x1, c in read:
+                assert x0.shape == x1.shape == (3, 8, 8)
+                assert 0 <= int(c) < 3
+            outcomes["loaded"] += 1
+        except TimeNetError as error:
+            one_line(error)
+            outcomes["refused"] += 1
+
+    fuzz(couplings, examples, files=changed())
+    print(outcomes)
+    assert min(outcomes.values()) > examples // 20
+
+
+def test_a_stage_needs_no_memory_before_its_weights_are_known_to_fit(tmp_path):
+    """A record that names a network of hundreds of gigabytes, beside a few bytes of weights."""
+    preset = CI.as_dict() | {"base": 1024, "multipliers": [64] * 3, "attention": []}
+    for name, net in (("flow_0", UNet(CI.unet_config(1))), ("tpn", TPN(CI.unet_config(1)))):
+        checkpoints.save_stage(tmp_path, name, net, {"preset": preset, "classes": ["die"]})
+    with pytest.raises(TimeNetError, match=r"flow_0\.safetensors was made for another configuration"):
+        TimeNet.from_pretrained(tmp_path)

@@ -1,0 +1,157 @@
+"""Folders of images of strangers: they are read, or an error says why not, and all who read them agree."""
+
+import io
+import os
+import shutil
+
+import numpy as np
+import pytest
+from fuzzing import RUNS, TEXTS, Altered, altered_bytes, fuzz
+from hypothesis import strategies as st
+from PIL import Image
+
+from timenet_lib.data.folder import find_problems, index_folder, load_image, load_images, load_mask, load_masks
+from timenet_lib.data.images import image_batch
+from timenet_lib.errors import TimeNetError
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's on odd EXIF and TIFF, which stay warnings
+
+
+def encoded(kind, mode="RGB", **options):
+    values = np.random.default_rng(0).integers(0, 256, (18, 20, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(values).convert(mode).save(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def mask_bytes():
+    values = np.zeros((18, 20), np.uint8)
+    values[3:9, 4:12] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6  # lies on its side
+SOUND = {
+    "png": [encoded("PNG"), encoded("PNG", "L"), encoded("PNG", "P"), encoded("PNG", "1")],
+    "jpg": [encoded("JPEG"), encoded("JPEG", exif=EXIF), encoded("JPEG", progressive=True)],
+    "bmp": [encoded("BMP"), encoded("BMP", "P")],
+    "tif": [encoded("TIFF"), encoded("TIFF", compression="tiff_lzw"), encoded("TIFF", compression="tiff_deflate")],
+    "webp": [encoded("WEBP"), encoded("WEBP", lossless=True)],
+}
+PLAIN = [mask_bytes(), *(kind[0] for kind in SOUND.values())]
+ODD = [encoded("PNG", "RGBA"), encoded("PNG", "I;16"), encoded("JPEG", "CMYK"), encoded("GIF"), b"", b"GIF89a",
+       b"PK\3\4", b"P6 99999 99999 255 ", b'<svg xmlns="http://www.w3.org/2000/svg"/>']  # fmt: skip
+NAMES = st.one_of(
+    TEXTS, st.sampled_from(["000", "001", "a b", "000_mask", "é", "-rf", ".hidden", "Thumbs.db", "a\nb", "\udcff", "~"])
+)
+FOLDERS = ("die/train/good", "die/test/good", "die/test/crack", "die/ground_truth/crack")
+
+
+def usable(name):
+    """What a file system takes as a name."""
+    name = name.replace("/", "_").replace("\0", "_")
+    try:
+        return name if name not in ("", ".", "..") and len(os.fsencode(name)) < 200 else "odd"
+    except UnicodeEncodeError:  # half a surrogate pair that stands for no byte
+        return "odd"
+
+
+@st.composite
+def images(draw, suffix):
+    """Return the bytes of an image, sound or not."""
+    return (
+        draw(altered_bytes(draw(st.sampled_from(SOUND[suffix]))))
+        if draw(st.integers(0, 9))
+        else draw(st.sampled_from(ODD))
+    )
+
+
+@st.composite
+def trees(draw):
+    """Return a data folder, most of it as it should be: {path: bytes, "-> where a link leads", or None, a folder}."""
+    tree = Altered()
+    for folder in FOLDERS:
+        for number in range(draw(st.integers(1, 2))):
+            suffix = "png" if "truth" in folder else draw(st.sampled_from(sorted(SOUND)))
+            content = mask_bytes() if "truth" in folder else SOUND[suffix][0]
+            tree[f"{folder}/{number:03}.{suffix}"] = content
+    for path in draw(st.lists(st.sampled_from(sorted(tree)), max_size=2, unique=True)):
+        tree[path] = draw(images(path.rsplit(".", 1)[1]))
+    for _ in range(draw(st.integers(0, 2))):
+        folder = draw(st.sampled_from([*FOLDERS, "die/test", "die", "gear/train/good", "gear/train", "x/y", "."]))
+        name = usable(draw(NAMES))
+        suffix = draw(st.sampled_from([*sorted(SOUND), "PNG", "txt", ""]))
+        kind = draw(st.sampled_from(["image", "image", "folder", "link", "class"]))
+        path = f"{folder}/{name}.{suffix}" if suffix else f"{folder}/{name}"
+        if kind == "class":
+            path = f"{usable(draw(NAMES))}/train/good/000.png"
+        tree[path] = {
+            "image": draw(images(suffix)) if suffix in SOUND else b"text",
+            "class": SOUND["png"][0],
+            "folder": None,
+            "link": "-> " + draw(st.sampled_from([".", "..", "../..", "nowhere", "000.png", "/etc", "/dev/zero"])),
+        }[kind]
+    for path in draw(st.lists(st.sampled_from(sorted(tree)), max_size=1)):
+        if draw(st.integers(0, 9)) == 0:
+            del tree[path]
+    return tree
+
+
+def write(root, tree):
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    for name, content in tree.items():
+        path = root / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content is None:
+                path.mkdir(exist_ok=True)
+            elif isinstance(content, str):
+                path.symlink_to(content.removeprefix("-> "))
+            else:
+                path.write_bytes(content)
+        except OSError:  # a file lies where a folder should be, or the other way round
+            continue
+
+
+def or_error(action):
+    """Return what an action gives, or the project's own error; any other passes through."""
+    try:
+        return action()
+    except TimeNetError as error:
+        return error
+
+
+@RUNS
+def test_folders_are_read_or_an_error_says_why_not(scratch, examples):
+    root = scratch / "data"
+    outcomes = {"read": 0, "refused": 0}
+
+    def folder(tree):
+        write(root, tree)
+        found = or_error(lambda: find_problems(root))
+        index = or_error(lambda: index_folder(root))
+        assert isinstance(found, list)
+        assert all(line and line.isprintable() for line in found), found
+        assert bool(found) == isinstance(index, TimeNetError), (found, index)
+        outcomes["refused" if found else "read"] += 1
+        if not found:  # what was found sound can be loaded
+            samples = [*index.train, *index.test]
+            assert load_images(samples, 8).shape == (len(samples), 3, 8, 8)
+            if all(s.mask_path for s in samples if s.defective):
+                assert load_masks(samples, 8).flatten(1).any(dim=1).tolist() == [s.defective for s in samples]
+            index.hash()
+        for name in [k for k, content in tree.items() if content not in PLAIN]:  # and every odd file by itself
+            one = or_error(lambda name=name: load_image(root / name, 8))
+            batch = or_error(lambda name=name: image_batch(root / name, 8))
+            or_error(lambda name=name: load_mask(root / name, 8))
+            assert not isinstance(one, TimeNetError) or isinstance(batch, TimeNetError)
+            if any(line.startswith(f"{name}: damaged") for line in found):
+                assert isinstance(one, TimeNetError)
+
+    fuzz(folder, examples, tree=trees())
+    print(outcomes)
+    assert min(outcomes.values()) > examples // 20
