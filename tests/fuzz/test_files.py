@@ -1,6 +1,7 @@
 """Weights, checkpoints and couplings of strangers: whatever is in the files, they load, or an error says why not."""
 
 import collections
+import functools
 import json
 import shutil
 import struct
@@ -18,6 +19,7 @@ from timenet_lib import couplings as couplings_module
 from timenet_lib.couplings import Couplings, make_couplings
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import TimeNetError
+from timenet_lib.nets import extractors
 from timenet_lib.nets.extractors import build_extractor
 from timenet_lib.nets.tpn import TPN
 from timenet_lib.nets.unet import UNet
@@ -113,6 +115,7 @@ def in_turn(network, count=2):
 def test_weights_load_or_say_why_not(whole, scratch, monkeypatch, examples):
     monkeypatch.setattr(stages, "UNet", in_turn(UNet))
     monkeypatch.setattr(stages, "TPN", in_turn(TPN))
+    monkeypatch.setattr(extractors, "_whole_network", functools.cache(extractors._whole_network))
     x = torch.zeros(1, 3, SIZE, SIZE)
     outcomes = {"loaded": 0, "refused": 0}
 
