@@ -149,16 +149,16 @@ def test_features_are_those_of_timms_own_network_with_its_normalisation(tmp_path
         assert torch.allclose(f, expected[i - 1], rtol=1e-3, atol=1e-4 * float(f.abs().max()))
 
 
-@pytest.mark.parametrize(("name", "levels"), [("vgg11", (0, 5)), ("pit_ti_224", (3, 5))])
+@pytest.mark.parametrize(("name", "levels"), [("vgg11", (0, 5)), ("legacy_xception", (1, 5))])
 def test_a_network_that_timm_takes_apart_gets_all_its_weights(tmp_path, name, levels):
-    """VGG's features.0 becomes features_0 in timm, and the whole of PiT lies in a body."""
-    heads = ("pre_logits.", "head.")
+    """VGG's features.0 becomes features_0 in timm, and the whole of Xception lies in a body."""
+    heads = ("pre_logits.", "head.", "fc.")
     body = {k: v for k, v in random_state(name).items() if not k.startswith(heads)}
     save_file({k: v.half() for k, v in body.items()} | {"head.bias": torch.zeros(10)}, tmp_path / "w")
     net = build_extractor(name, str(tmp_path / "w"), levels).net
     loaded = {k.removeprefix("body.").replace("features_", "features."): v for k, v in net.state_dict().items()}
     assert loaded.keys() == body.keys()
-    assert all(torch.equal(loaded[k], body[k].half().float()) for k in body)
+    assert all(torch.equal(loaded[k], body[k].half().to(loaded[k])) for k in body)
 
 
 def test_what_was_used_is_told_without_its_folder(resnet18_file, no_weights):
