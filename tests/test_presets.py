@@ -63,13 +63,13 @@ def test_the_shipped_stages_are_the_presets_own(stage):
     assert {k: recorded[k] for k in DEMO.for_stage(stage)} == DEMO.for_stage(stage)
 
 
-def test_a_step_of_a_linear_layer_costs_what_it_does_by_hand():
+def test_a_step_of_two_linear_layers_costs_what_it_does_by_hand():
     with torch.device("meta"):
-        net, x = torch.nn.Linear(10, 20), torch.empty(1, 10)
+        net, x = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.Linear(20, 5)), torch.empty(1, 10)
     gflop, fixed, each = of_a_step(lambda: net(x).square().mean(), net)
-    assert gflop * 1e9 == 2 * (2 * 10 * 20)  # the product, and the weight's gradient
-    assert fixed * 2**30 == 4 * 4 * (10 * 20 + 20)  # weights, their gradients, two moments
-    assert each * 2**30 == 4 * (10 + 20)  # the input for the weight's gradient, the output for the square's
+    assert gflop * 1e9 == 2 * (200 + 100) + 2 * (200 + 100) + 2 * 100  # forward, weights, middle
+    assert fixed * 2**30 == 4 * 4 * (220 + 105)  # weights, their gradients, two moments
+    assert each * 2**30 == 4 * (10 + 20 + 5)  # both inputs for the weights' gradients, the output for the square's
 
 
 def test_what_training_costs_follows_from_the_networks():

@@ -1,10 +1,13 @@
 """What `timenet train` refuses at once: what only its last stage needs would otherwise be missed after days."""
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
 from timenet_lib.errors import DataError, WeightsError
+from timenet_lib.presets import CI
 from timenet_lib.training import command
 from timenet_lib.training.command import train_command
 
@@ -52,3 +55,10 @@ def test_a_folder_without_textures_is_refused_first(train_paper, tmp_path):
     (tmp_path / "images" / "banded").mkdir(parents=True)
     with pytest.raises(DataError, match=r"the texture folder .*images holds no image"):
         train_paper(extractor_weights="random", lpips="extractor", textures=tmp_path / "images")
+
+
+def test_couplings_replace_the_presets_number(drawn_ci, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setitem(command.TRAIN, "flow", lambda run: seen.append(run.preset))
+    train_command("flow", tmp_path / "run", False, "cpu", drawn_ci.root, preset="ci", couplings=5)
+    assert seen == [replace(CI, num_couplings=5)]
