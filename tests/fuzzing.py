@@ -117,7 +117,7 @@ def altered_json(draw, value, most=3):
         key, how = place[-1], draw(st.sampled_from(["replace", "replace", "replace", "nudge", "remove", "add"]))
         if how == "replace":
             holder[key] = draw(JUNK)
-        elif how == "nudge" and isinstance(holder[key], int | float):
+        elif how == "nudge" and isinstance(holder[key], int | float) and abs(holder[key]) < 1e300:
             holder[key] = holder[key] * draw(st.sampled_from([-1, 0, 0.5, 2, 3, 10**6]))
         elif how == "remove":
             del holder[key]

@@ -146,6 +146,4 @@ def test_what_the_system_refuses_is_one_line(tmp_path):
     for out in (tmp_path / "file", tmp_path / ("x" * 300)):
         result = CliRunner().invoke(cli.main, ["train", "--preset", "ci", "--steps", "1", "--out", str(out)])
         assert result.exit_code == 2
-        assert re.fullmatch(r"error: .*(File exists|Not a directory|File name too long)\n", result.stderr), (
-            result.stderr
-        )
+        assert re.fullmatch(r"error: .*(File exists|File name too long).*\n", result.stderr)
