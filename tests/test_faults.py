@@ -97,6 +97,28 @@ def refused(child, *words):
         assert word in errors[0]
 
 
+def test_the_same_seed_leaves_the_same_bytes_and_another_one_does_not(command, whole, tmp_path):
+    child = Child(command("all"), tmp_path)
+    assert child.end() == 0, child.log
+    assert contents(tmp_path / "out") == contents(whole)
+    other = Child(command("flow", "--seed", 1), tmp_path / "other")
+    assert other.end() == 0, other.log
+    first, second = ((home / "flow_0.safetensors").read_bytes() for home in (whole, tmp_path / "other" / "out"))
+    assert first != second
+
+
+def test_an_evaluation_repeats_its_json_to_the_byte(whole, drawn_ci, tmp_path):
+    files = []
+    for name in ("first", "second"):
+        child = Child(
+            Command("evaluate", "--weights", whole, "--data", drawn_ci.root, "--json", "e.json"), tmp_path / name
+        )
+        assert child.end() == 0, child.log
+        files.append((tmp_path / name / "e.json").read_bytes())
+    assert files[0] == files[1]
+    assert len(files[0]) > 1000
+
+
 # where to kill: what is seen just before, and the file whose absence says that it was not too late
 POINTS = {
     "writing a checkpoint": ("checkpoints/.*.part", "flow_0.json"),

@@ -191,7 +191,7 @@ def test_checkpoints_are_resumed_from_or_say_why_not(scratch, examples):
     def checkpoint(content):
         path.write_bytes(content)
         try:
-            history, _ = load_checkpoint(path, *fresh(), identity)
+            history = load_checkpoint(path, *fresh(), identity)
             if history.step < 10:
                 train(loss, history.step + 1, True)
             outcomes["loaded"] += 1

@@ -14,7 +14,7 @@ from torch import nn
 from timenet_lib.errors import InputError, OutputError, TimeNetError, WeightsError
 from timenet_lib.path import generator
 from timenet_lib.training import loop
-from timenet_lib.training.loop import Budget, History, Losses, learning_rate, train_loop, training_dtype
+from timenet_lib.training.loop import Budget, History, Losses, learning_rate, train_loop, training_precision
 
 
 def net():
@@ -247,17 +247,19 @@ def test_bfloat16_is_used_only_where_it_is_fast(monkeypatch):
     monkeypatch.undo()
     cpu = torch.device("cpu")
     monkeypatch.setattr(loop, "fast_bfloat16", lambda kind: False)
-    assert training_dtype("auto", cpu) is torch.float32
-    assert training_dtype("bfloat16", cpu) is torch.bfloat16
+    assert training_precision("auto", cpu) == "float32"
+    assert training_precision("bfloat16", cpu) == "bfloat16"
     with pytest.raises(InputError, match="no precision 'half'"):
-        training_dtype("half", cpu)
+        training_precision("half", cpu)
 
 
 def test_a_resumed_run_keeps_the_precision_it_began_with(tmp_path):
     path = tmp_path / "flow_0.safetensors"
     whole = train(net(), tmp_path / "whole.safetensors", precision="bfloat16")
     interrupted(path, precision="bfloat16")
-    assert train(net(), path, resume=True, precision="float32").losses == whole.losses
+    resumed = train(net(), path, resume=True, precision="float32")
+    assert resumed.losses == whole.losses
+    assert resumed.as_record()["precision"] == "bfloat16"
 
 
 def test_progress_shows_loss_rate_and_time_left(tmp_path, capsys):

@@ -11,8 +11,20 @@ from timenet_lib.data.synthesis import drawn_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.presets import CI
+from timenet_lib.training import loop
 from timenet_lib.training.flow import independent_pairs
-from timenet_lib.training.stages import Run, load_flow, load_tpn, load_training_set, reflow, train_all, train_tpn
+from timenet_lib.training.stages import (
+    Run,
+    load_flow,
+    load_tpn,
+    load_training_set,
+    reflow,
+    train_all,
+    train_flow_0,
+    train_tpn,
+)
+
+STAGES = ("flow_0", "flow_1", "tpn")
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +125,21 @@ def test_finished_stages_are_kept_on_resume_and_refused_without(trained, make_ru
         train_all(make_run(copy))
     with pytest.raises(InputError, match="another seed"):
         train_all(make_run(copy, resume=True, seed=1))
+
+
+def test_a_resumed_run_keeps_the_precision_that_was_found_fast(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "fast_bfloat16", lambda kind: True)
+    train_flow_0(make_run(tmp_path, steps=1))
+    monkeypatch.setattr(loop, "fast_bfloat16", lambda kind: False)
+    train_all(make_run(tmp_path, steps=1, resume=True))
+    assert [checkpoints.read_record(tmp_path, s)["training"]["precision"] for s in STAGES] == ["bfloat16"] * 3
+
+
+def test_a_precision_that_is_given_goes_before_the_one_found(make_run, tmp_path):
+    train_flow_0(make_run(tmp_path, steps=1, precision="bfloat16"))
+    train_all(make_run(tmp_path, steps=1, precision="float32", resume=True))
+    found = [checkpoints.read_record(tmp_path, s)["training"]["precision"] for s in STAGES]
+    assert found == ["bfloat16", "float32", "float32"]
 
 
 def test_a_tpn_of_another_flow_1_is_refused(trained, tmp_path):

@@ -29,7 +29,7 @@ from timenet_lib.untrusted import check_fields, check_list, check_number, check_
 
 T_BINS = 10  # of equal width on [0, 1], in which the loss is recorded as well
 PRECISIONS = ("auto", "float32", "bfloat16")
-HEADER = ("history", "identity", "dtype", "sha256")  # of a checkpoint
+HEADER = ("history", "identity", "sha256")  # of a checkpoint
 SMALLER = "train this stage with a smaller --batch-size, without --resume"
 BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
@@ -66,6 +66,7 @@ class Budget:
 class History:
     """What a training run leaves beside the weights."""
 
+    precision: str = "float32"  # what the network computes in
     step: int = 0
     seconds: float = 0.0
     losses: list[float] = field(default_factory=list)
@@ -83,13 +84,14 @@ class History:
                 self.t_counts[index] += 1
 
     def as_record(self, points: int = 100) -> dict[str, object]:
-        """Return steps, seconds, the loss as means over at most so many equal stretches, and its means by t."""
+        """Return steps, seconds, precision, the loss as means over at most so many stretches, and its means by t."""
         size = max(1, math.ceil(len(self.losses) / points))
         stretches = [self.losses[i : i + size] for i in range(0, len(self.losses), size)]
         by_t = [round(s / n, 5) if n else None for s, n in zip(self.t_sums, self.t_counts, strict=True)]
         return {
             "steps": self.step,
             "seconds": round(self.seconds, 1),
+            "precision": self.precision,
             "loss": [round(sum(s) / len(s), 5) for s in stretches],
             **({"loss_by_t": by_t} if any(self.t_counts) else {}),
         }
@@ -117,13 +119,13 @@ def fast_bfloat16(device_type: str) -> bool:
     return best[torch.float32] > 1.5 * best[torch.bfloat16]
 
 
-def training_dtype(precision: str, device: torch.device) -> torch.dtype:
+def training_precision(precision: str, device: torch.device) -> str:
     """Return what the network computes in; "auto" is bfloat16 where that is fast. Weights stay in float32."""
     if precision not in PRECISIONS:
         raise InputError(f"no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     if precision == "auto":
-        precision = "bfloat16" if fast_bfloat16(device.type) else "float32"
-    return getattr(torch, precision)
+        return "bfloat16" if fast_bfloat16(device.type) else "float32"
+    return precision
 
 
 def train_loop(
@@ -152,10 +154,10 @@ def train_loop(
     params = [p for p in module.parameters() if p.requires_grad]
     device = params[0].device
     optimizer = torch.optim.AdamW(params, lr=peak_rate, weight_decay=0.0)
-    history = History()
-    dtype, identity = agree(accelerator, training_dtype(precision, device)), dict(identity or {})
+    history, identity = History(agree(accelerator, training_precision(precision, device))), dict(identity or {})
     if resume and checkpoint.is_file():
-        history, dtype = load_checkpoint(checkpoint, module, optimizer, identity)
+        history = load_checkpoint(checkpoint, module, optimizer, identity)
+    dtype = getattr(torch, history.precision)
     model, optimizer_ = accelerator.prepare(module, optimizer)
     first = accelerator.process_index * batch_size
     main = accelerator.is_main_process
@@ -181,11 +183,11 @@ def train_loop(
             settled = True
             report(bar, budget, history, len(together.values))
             if main and time.monotonic() - saved > save_every:
-                save_checkpoint(checkpoint, module, optimizer, history, identity, dtype)
+                save_checkpoint(checkpoint, module, optimizer, history, identity)
                 saved = time.monotonic()
     except KeyboardInterrupt:
         if main and settled:
-            save_checkpoint(checkpoint, module, optimizer, history, identity, dtype)
+            save_checkpoint(checkpoint, module, optimizer, history, identity)
         raise
     finally:
         bar.close()
@@ -221,7 +223,7 @@ def report(bar: tqdm, budget: Budget, history: History, batch: int) -> None:
     bar.n = min(1.0, budget.progress(history.step, history.seconds))
     bar.set_postfix_str(
         f"step {history.step}, loss {sum(recent) / len(recent):.4f}, "
-        f"{batch * history.step / max(history.seconds, 1e-9):.1f} images/s",
+        f"{batch * history.step / max(history.seconds, 1e-9):.2f} images/s",
         refresh=False,
     )
     bar.update(0)
@@ -233,7 +235,6 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     history: History,
     identity: Mapping[str, Any],
-    dtype: torch.dtype,
 ) -> None:
     """Write weights, optimizer state and history into one safetensors file, atomically."""
     tensors = {f"module.{k}": v.contiguous() for k, v in module.state_dict().items()}
@@ -242,7 +243,6 @@ def save_checkpoint(
     header = {
         "history": asdict(history),
         "identity": identity,
-        "dtype": str(dtype).removeprefix("torch."),
         "sha256": digest(tensors),
     }
     write_atomically(path, save(tensors, metadata={"header": json.dumps(header)}))
@@ -250,7 +250,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, identity: Mapping[str, Any]
-) -> tuple[History, torch.dtype]:
+) -> History:
     """Load what save_checkpoint wrote; a damaged file, or one of another training, is a WeightsError."""
     params = optimizer.param_groups[0]["params"]
     try:
@@ -262,8 +262,6 @@ def load_checkpoint(
         there, mine = check_object("its identity", header["identity"]), json.loads(json.dumps(identity))
         if odd := [k for k in {**there, **mine} if there.get(k) != mine.get(k)]:
             raise InputError(f"it was made with another {', '.join(odd)}")
-        if header["dtype"] not in PRECISIONS[1:]:
-            raise InputError(f"its dtype is {shown(header['dtype'])}: {' or '.join(PRECISIONS[1:])} is needed")
         history = history_from_dict(header["history"])
         load_into(module, strip(tensors, "module."), path)
         states = optimizer_states(tensors, params)
@@ -271,12 +269,14 @@ def load_checkpoint(
         why = printable(str(error))
         raise WeightsError(f"{path} cannot be resumed from ({why}); delete it to start this stage afresh") from error
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-    return history, getattr(torch, header["dtype"])
+    return history
 
 
 def history_from_dict(values: Any) -> History:
     """Rebuild a history from a checkpoint's header; what does not fit is an InputError."""
     given = check_fields("its history", values, (f.name for f in fields(History)))
+    if given["precision"] not in PRECISIONS[1:]:
+        raise InputError(f"its precision is {shown(given['precision'])}: {' or '.join(PRECISIONS[1:])} is needed")
     step = check_number("its step", given["step"], 0, 1e9, whole=True)
     check_number("its seconds", given["seconds"], 0, 1e9)
     sizes = {"losses": step, "t_sums": T_BINS, "t_counts": T_BINS}

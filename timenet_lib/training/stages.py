@@ -26,7 +26,7 @@ from timenet_lib.presets import Preset
 from timenet_lib.processes import make_accelerator, own_device
 from timenet_lib.training.extractor import extractor_step, make_task
 from timenet_lib.training.flow import coupled_pairs, flow_step, independent_pairs
-from timenet_lib.training.loop import Budget, History, LossOfStep, train_loop, training_dtype
+from timenet_lib.training.loop import PRECISIONS, Budget, History, LossOfStep, train_loop
 from timenet_lib.training.tpn import balanced_weight, tpn_step
 
 # of the minutes of `all`
@@ -103,7 +103,6 @@ class Run:
 
     def record(self, history: History, parents: dict[str, str]) -> dict[str, Any]:
         """Return what is written beside the weights of a stage."""
-        dtype = training_dtype(self.precision, self.on)
         return {
             "preset": self.preset.as_dict(),
             "classes": list(self.data.classes),
@@ -116,7 +115,6 @@ class Run:
                 "minutes": self.minutes,
                 "device": self.device,
                 "processes": self.accelerator.num_processes,
-                "precision": str(dtype).removeprefix("torch."),
                 "torch": torch.__version__,
                 "python": sys.version.split()[0],
             },
@@ -143,6 +141,15 @@ class Run:
         if self.accelerator.is_main_process:
             (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
 
+    def precision_now(self) -> str:
+        """Return the precision of the next stage: a resumed run that was left the choice keeps to its earlier one."""
+        there = [s for s in ("flow_0", "flow_1") if self.resume and checkpoints.has_stage(self.out, s)]
+        if self.precision != "auto" or not there:
+            return self.precision
+        training = checkpoints.read_record(self.out, there[-1]).get("training")
+        known = training.get("precision") if isinstance(training, dict) else None
+        return known if known in PRECISIONS else self.precision
+
     def train(
         self, stage: str, module: nn.Module, loss: LossOfStep, budget: Budget, rate: float, batch_size: int = 0
     ) -> History:
@@ -156,7 +163,7 @@ class Run:
             batch_size or self.preset.batch_size,
             self.resume,
             {"stage": stage, "preset": self.preset.for_stage(stage), "data": self.data.data_hash, "seed": self.seed},
-            self.precision,
+            self.precision_now(),
             self.accelerator,
             self.save_every,
             self.progress,
