@@ -272,11 +272,12 @@ def detect_command(
     from timenet_lib.checkpoints import write_json
     from timenet_lib.detect import detect, find_images
     from timenet_lib.detector import TimeNet
+    from timenet_lib.untrusted import printable
 
     def show(row: dict[str, Any]) -> None:
         verdict = "DEFECTIVE" if row["defective"] else "good"
         name = "" if options["class_name"] else f"{row['class']:<12}"
-        click.echo(f"{row['score']:10.4f}  {verdict:<9}  {name}{row['image']}")
+        click.echo(f"{row['score']:10.4f}  {verdict:<9}  {name}{printable(row['image'])}")
 
     check_writable(json_path)
     found = find_images(images)

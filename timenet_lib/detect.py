@@ -78,7 +78,7 @@ def detect(
     with new_folder(out) as draft:
         results = _detect(images, model, class_name, draft, threshold, seed, say)
         write_json(draft / "scores.json", results)
-        write_atomically(draft / "scores.csv", _as_csv(results["images"]).encode())
+        write_atomically(draft / "scores.csv", _as_csv(results["images"]).encode(errors="backslashreplace"))
     return results
 
 

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from torch import nn
 from timenet_lib.errors import InputError, OutputError, TimeNetError, WeightsError
 from timenet_lib.path import generator
 from timenet_lib.training import loop
-from timenet_lib.training.loop import Budget, History, Losses, learning_rate, train_loop, training_precision
+from timenet_lib.training.loop import (
+    Budget,
+    History,
+    Losses,
+    history_from_dict,
+    learning_rate,
+    train_loop,
+    training_precision,
+)
 
 
 def net():
@@ -260,6 +269,18 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(tmp_path):
     resumed = train(net(), path, resume=True, precision="float32")
     assert resumed.losses == whole.losses
     assert resumed.as_record()["precision"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("precision", "load"), ("precision", None), ("step", -1), ("seconds", float("inf")),
+     ("losses", [float("nan")]), ("losses", []), ("t_sums", [0.0]), ("t_counts", [0.5] * 10), ("epochs", 1)],
+)  # fmt: skip
+def test_a_checkpoints_history_that_does_not_fit_is_refused(field, value):
+    sound = asdict(History(step=1, losses=[0.5]))
+    assert history_from_dict(sound) == History(step=1, losses=[0.5])
+    with pytest.raises(InputError, match=field):
+        history_from_dict({**sound, field: value})
 
 
 def test_progress_shows_loss_rate_and_time_left(tmp_path, capsys):
