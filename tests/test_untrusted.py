@@ -191,6 +191,7 @@ def test_a_calibration_comes_back(tmp_path):
         ({"scoring": CALIBRATION["scoring"] | {"w": "7"}}, "w is '7'"),
         ({"scoring": CALIBRATION["scoring"] | {"padded": 1}}, "padded is 1"),
         ({"scoring": CALIBRATION["scoring"] | {"pixel": "cubic"}}, "no pixel map 'cubic'"),
+        ({"scoring": CALIBRATION["scoring"] | {"pixel": []}}, r"pixel is \[\]: a name"),
         ({"scoring": {"w": 7.0}}, "scoring lacks the fields"),
         ({"more": 1}, "unexpected fields 'more'"),
     ],

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from timenet_lib.checkpoints import write_json
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.score import Ratios, Scoring
-from timenet_lib.untrusted import check_fields, check_list, check_number, check_object, read_json, shown
+from timenet_lib.untrusted import check_fields, check_list, check_name, check_number, check_object, read_json, shown
 
 FILE = "calibration.json"
 SAME_FEATURES = ("name", "levels", "sha256", "seed")  # of two extractors that give the same features
@@ -70,6 +70,7 @@ def calibration_from_dict(values: Any, levels: int) -> Calibration:
         check_number("w", w, 0, LARGEST)
     for name in ("lam", "sigma"):
         check_number(name, scoring[name], 0, LARGEST)
+    check_name("pixel", scoring["pixel"])
     if not isinstance(scoring["padded"], bool):
         raise InputError(f"padded is {shown(scoring['padded'])}: true or false is needed")
     return Calibration(
