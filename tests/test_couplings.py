@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from timenet_lib import couplings as module
@@ -175,6 +178,19 @@ def test_a_damaged_range_is_refused_by_name(tmp_path, damage):
         Couplings(tmp_path)
     path.unlink()
     make(tmp_path)
+    assert len(Couplings(tmp_path)) == 10
+
+
+def test_evaluations_that_are_no_count_are_refused(tmp_path):
+    make(tmp_path)
+    path = tmp_path / "000004-000007.safetensors"
+    with safe_open(path, "pt") as file:
+        x1, c, about = file.get_tensor("x1"), file.get_tensor("c"), json.loads(file.metadata()["range"])
+    for nfe in ("26", 0, 2.5, None):
+        save_file({"x1": x1, "c": c}, path, {"range": json.dumps({**about, "nfe": nfe})})
+        with pytest.raises(DataError, match=r"000004-000007\.safetensors was altered .*nfe is"):
+            Couplings(tmp_path)
+    save_file({"x1": x1, "c": c}, path, {"range": json.dumps(about)})
     assert len(Couplings(tmp_path)) == 10
 
 
