@@ -21,7 +21,7 @@ from timenet_lib.errors import WeightsError
 def timenet(*args, cwd=None, env=None):
     command = [sys.executable, "-m", "timenet_lib", *map(str, args)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
 
 
 def refused(result, *words):

@@ -137,7 +137,10 @@ def test_stages_of_unlike_classes_are_refused(folder):
     ],
 )
 def test_weights_that_are_no_finite_floats_are_refused(tmp_path, tensor, message):
-    content = save({"weight": torch.zeros(2, 3), "bias": tensor})
+    try:
+        content = save({"weight": torch.zeros(2, 3), "bias": tensor})
+    except KeyError:
+        pytest.skip(f"this version of safetensors cannot write {tensor.dtype}")
     (tmp_path / "flow_0.safetensors").write_bytes(content)
     checkpoints.write_json(tmp_path / "flow_0.json", {"sha256": checkpoints.sha256(content)})
     with pytest.raises(WeightsError, match=message):

@@ -70,7 +70,8 @@ def test_an_evaluation_is_shared_out_and_comes_to_the_same_numbers(trained, tmp_
         results[name] = json.loads(file.read_text())
         results[name].pop("command")
     assert results["two"] == results["one"]
-    assert said["two"].stdout == said["one"].stdout  # by one process for all
+    printed = [line for line in said["two"].stdout.splitlines() if not line.startswith("[Gloo]")]  # torch 2.8 says so
+    assert printed == said["one"].stdout.splitlines()  # by one process for all
     assert said["two"].stderr.count("guessing the classes") == 1
 
 
