@@ -1,7 +1,10 @@
 """Notebooks, pages and their sources hold all that they show: a reader's browser asks no other machine for anything."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +79,13 @@ def test_nothing_of_the_library_unpickles():
     unsafe = re.compile(r"\b(?:import pickle|torch\.load\(|joblib|allow_pickle|yaml\.load)|(?<!\.)\b(?:eval|exec)\(")
     for path in (ROOT / "timenet_lib").rglob("*.py"):
         assert not unsafe.search(path.read_text()), path
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_onnxruntime_reports_to_nobody_unless_the_reader_says_so(before, after):
+    """It asks for its server's name from compiled code, which no guard in Python sees."""
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    env |= {} if before is None else {"ORT_DISABLE_TELEMETRY": before}
+    code = "import os, timenet_lib; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == after, done.stderr
