@@ -23,9 +23,15 @@ from timenet_lib.nets.unet import UNet
 from timenet_lib.presets import CI
 from timenet_lib.reconstruct import Models
 
+LONG = ("test_readme.py", "test_cli.py", "test_notebooks.py")
+
 
 def pytest_collection_modifyitems(items):
-    """Where two processes share the tests, a module's stay together; the notebooks are dealt out one by one."""
+    """Where two processes share the tests, a module's stay together; the notebooks are dealt out one by one.
+
+    What takes longest comes first, or one process would have nothing to do while the other ends it.
+    """
+    items.sort(key=lambda item: item.path.name not in LONG)
     for item in items:
         if item.path.name != "test_notebooks.py":
             item.add_marker(pytest.mark.xdist_group(str(item.path)))

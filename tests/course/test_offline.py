@@ -1,6 +1,10 @@
 """The network guard: nothing leaves, everything at home works, and it can be taken off."""
 
+import os
+import platform
 import socket
+import subprocess
+import sys
 import urllib.request
 
 import pytest
@@ -35,6 +39,24 @@ def test_names_are_not_looked_up():
         urllib.request.urlopen("https://example.org", timeout=1)
 
 
+ASK = """
+import time, _socket
+start = time.monotonic()
+try:
+    _socket.getaddrinfo("name.invalid", 80)
+except _socket.gaierror as error:
+    assert error.errno == _socket.EAI_AGAIN, error  # not: a name server does not know it
+assert time.monotonic() - start < 2  # nor: no name server answered
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told to ask no name server")
+@pytest.mark.usefixtures("guard")
+def test_compiled_code_asks_no_name_server():
+    done = subprocess.run([sys.executable, "-S", "-c", ASK], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.usefixtures("guard")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_loopback_works(host):
@@ -53,10 +75,15 @@ def test_unix_sockets_work(tmp_path):
         client.connect(path)
 
 
-def test_uninstall_puts_everything_back():
+@pytest.mark.parametrize("options", [None, "timeout:1"])
+def test_uninstall_puts_everything_back(monkeypatch, options):
+    monkeypatch.delenv("RES_OPTIONS")
+    if options is not None:
+        monkeypatch.setenv("RES_OPTIONS", options)
     before = socket.socket.connect, socket.socket.connect_ex, socket.socket.sendto, socket.getaddrinfo
     offline.install()()
     assert (socket.socket.connect, socket.socket.connect_ex, socket.socket.sendto, socket.getaddrinfo) == before
+    assert os.environ.get("RES_OPTIONS") == options
 
 
 @pytest.mark.parametrize(

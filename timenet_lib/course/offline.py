@@ -4,6 +4,7 @@ Imports the standard library only, because kernels load this file by itself.
 """
 
 import ipaddress
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,12 @@ class OfflineError(OSError):
 
 
 def install() -> Callable[[], None]:
-    """Make connections other than loopback and Unix sockets raise `OfflineError`; return a function to undo it."""
+    """Make connections other than loopback and Unix sockets raise `OfflineError`; return a function to undo it.
+
+    Compiled code is not seen from here, but glibc's `RES_OPTIONS`, which child processes inherit, keeps its resolver
+    from asking any name server: torch would ask one for the name of 127.0.0.1 wherever two processes train.
+    """
+    options = os.environ.get("RES_OPTIONS")
     connect, connect_ex, sendto, getaddrinfo = (
         socket.socket.connect,
         socket.socket.connect_ex,
@@ -41,8 +47,12 @@ def install() -> Callable[[], None]:
 
     def uninstall() -> None:
         _set(connect, connect_ex, sendto, getaddrinfo)
+        os.environ.pop("RES_OPTIONS")
+        if options is not None:
+            os.environ["RES_OPTIONS"] = options
 
     _set(guarded_connect, guarded_connect_ex, guarded_sendto, guarded_getaddrinfo)
+    os.environ["RES_OPTIONS"] = "attempts:0"
     return uninstall
 
 
