@@ -141,12 +141,12 @@ def run_all(page):
 
 
 def scroll_to(page, selector):
-    """Return the first match; JupyterLab keeps only the part of a long notebook that is in sight."""
+    """Return the first match; JupyterLab removes the part of a long notebook that is out of sight, or hides it (4.2)."""
     found = page.locator(selector)
     page.locator(".jp-WindowedPanel-outer").first.evaluate("panel => { panel.scrollTop = 0; }")
     for _ in range(200):
         page.wait_for_timeout(100)
-        if found.count():
+        if found.count() and found.first.is_visible():
             break
         page.locator(".jp-WindowedPanel-outer").first.evaluate("panel => { panel.scrollTop += 300; }")
     found.first.scroll_into_view_if_needed()
