@@ -24,6 +24,12 @@ def timenet(*args, cwd=None, env=None):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
 
 
+def timenet_here(*args):
+    """Run a command in this process, which saves the start of another one, for what ends before any work is done."""
+    done = CliRunner().invoke(main, list(map(str, args)))
+    return subprocess.CompletedProcess(args, done.exit_code, done.stdout, done.stderr)
+
+
 def refused(result, *words):
     """Check for exit code 2 and one line that holds the words."""
     assert result.returncode == 2, result.stderr
@@ -207,9 +213,10 @@ def test_info_counts_the_papers_parameters():
         (["evaluate", "--device", "tpu"], ["tpu"]),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing(args, words, tmp_path):
+def test_mistakes_are_one_line_and_leave_nothing(args, words, tmp_path, monkeypatch):
     # the notebooks are found beside the package; a folder of the reader's own stays empty
-    refused(timenet(*args, cwd=tmp_path), *words)
+    monkeypatch.chdir(tmp_path)
+    refused(timenet_here(*args), *words)
     assert not list(tmp_path.iterdir())
 
 
@@ -230,14 +237,14 @@ def test_a_device_that_is_not_there_is_refused(photo, tmp_path):
 def test_detect_refuses_what_is_no_photograph(trained, photo, tmp_path, name, make, words):
     make(tmp_path / name)
     args = ("detect", photo, tmp_path / name, "--class", "die", "--weights", trained, "--json", tmp_path / "d.json")
-    result = timenet(*args)
+    result = timenet_here(*args)
     refused(result, *words)
     assert result.stdout == ""
     assert not (tmp_path / "d.json").exists()
 
 
 def test_detect_refuses_an_unknown_class(trained, photo):
-    refused(timenet("detect", photo, "--class", "dye", "--weights", trained), "dye", "die")
+    refused(timenet_here("detect", photo, "--class", "dye", "--weights", trained), "dye", "die")
 
 
 def test_reflow_goes_on_to_flow_2_and_needs_flow_1(trained, drawn_ci, tmp_path):

@@ -78,7 +78,7 @@ def test_pro_of_83_large_maps_takes_at_most_six_tenths_of_the_time_of_anomalib(r
             start = time.perf_counter()
             function(maps, masks)
             times.append(time.perf_counter() - start)
-    ours, theirs = (float(np.median(times)) for times in seconds.values())
+    ours, theirs = map(min, seconds.values())  # other work on the machine can only add to it
     record_property("ratio", ours / theirs)
     print(f"PRO of 83 maps of 256 x 256: {ours:.3f} s, anomalib {theirs:.3f} s, ratio {ours / theirs:.2f}")
     assert ours <= 0.6 * theirs

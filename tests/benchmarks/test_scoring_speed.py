@@ -32,14 +32,14 @@ def heat_map_of_ddad(features, x1, x1_hat, v=7.0):
     return gaussian_blur_image(total[:, None], [33, 33], [4.0, 4.0])[:, 0]
 
 
-def median_seconds(call, rounds=5):
+def best_seconds(call, rounds=5):
     call()
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
-    return sorted(times)[rounds // 2]
+    return min(times)  # other work on the machine can only add to it
 
 
 @pytest.mark.timed
@@ -49,8 +49,8 @@ def test_a_score_map_takes_at_most_half_the_time_of_ddads_heat_map(record_proper
     made = {id(x): [torch.rand(BATCH, c, n, n, generator=g) for c, n in SHAPES] for x in (x1, x1_hat)}
     features = lambda x: made[id(x)]  # noqa: E731
     ratios = Ratios((0.1, 0.1, 0.1), 0.1)
-    ours = median_seconds(lambda: score_map(distances(features, x1, x1_hat), Scoring(), ratios))
-    theirs = median_seconds(lambda: heat_map_of_ddad(features, x1, x1_hat))
+    ours = best_seconds(lambda: score_map(distances(features, x1, x1_hat), Scoring(), ratios))
+    theirs = best_seconds(lambda: heat_map_of_ddad(features, x1, x1_hat))
     record_property("ratio", ours / theirs)
     print(f"score map {1000 * ours / BATCH:.1f} ms an image, DDAD's heat map {1000 * theirs / BATCH:.1f} ms")
     assert ours <= 0.5 * theirs
