@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 # what a test changes in a command: a stand-in for the data, a size that takes seconds
 SMALLER = {
-    "--size 64": "--size 64 --train 2 --good 2 --defective 4",
+    "--size 64": "--size 64 --train 2 --good 2 --defective 2",
     "--minutes 60": "--preset ci --steps 2",
     "--preset paper --data": "--preset ci --steps 2 --data",
     "--device cuda": "",
