@@ -64,8 +64,8 @@ def pixel_draws(
     """Return P-AUROC and PRO in every draw, a draw's regions being those of the images in it."""
     levels = np.unique(np.quantile(maps[~masks], np.linspace(0, 1, BINS + 1), method="nearest"))
     flat = maps.reshape(len(maps), -1)
-    above = np.searchsorted(levels, flat)
-    passed = 2 * above + (np.append(levels, np.nan)[above] == flat)  # the bins of levels lie between the others
+    below = np.searchsorted(levels, flat)
+    passed = 2 * below + (np.append(levels, np.nan)[below] == flat)  # the bins of levels lie between the others
     num_bins = 2 * len(levels) + 1
     bins = num_bins - 1 - passed + num_bins * np.arange(len(maps))[:, None]  # from high scores to low
     normal, defective, region = (

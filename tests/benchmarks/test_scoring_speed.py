@@ -1,6 +1,9 @@
 """How long a score map takes beside DDAD's heat map, on the same features and at the same size."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,12 +41,8 @@ def seconds(call):
     return time.perf_counter() - begin
 
 
-@pytest.mark.timed
-def test_a_score_map_takes_at_most_six_tenths_of_the_time_of_ddads_heat_map(record_property):
-    """The aim is half; in a new process it is a quarter, in one that holds on to its memory 0.51.
-
-    The best of all rounds is compared: other work on the machine can only add to it.
-    """
+def measure():
+    """Return the best seconds of a score map and of DDAD's heat map; other work on the machine can only add to them."""
     g = torch.Generator().manual_seed(0)
     x1, x1_hat = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=g) * 2 - 1
     made = {id(x): [torch.rand(BATCH, c, n, n, generator=g) for c, n in SHAPES] for x in (x1, x1_hat)}
@@ -54,7 +53,17 @@ def test_a_score_map_takes_at_most_six_tenths_of_the_time_of_ddads_heat_map(reco
         a = seconds(lambda: score_map(distances(features, x1, x1_hat), Scoring(), ratios))
         b = seconds(lambda: heat_map_of_ddad(features, x1, x1_hat))
         pairs.append((a, b))
-    ours, theirs = map(min, zip(*pairs, strict=True))
+    return map(min, zip(*pairs, strict=True))
+
+
+@pytest.mark.timed
+def test_a_score_map_takes_at_most_half_the_time_of_ddads_heat_map(record_property):
+    """In a process of its own: in one that was told to hold on to its memory DDAD's is faster, and the ratio 0.51."""
+    code = "from test_scoring_speed import measure; print(*measure())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    ours, theirs = map(float, done.stdout.split())
     record_property("ratio", ours / theirs)
     print(f"score map {1000 * ours / BATCH:.1f} ms an image, DDAD's heat map {1000 * theirs / BATCH:.1f} ms")
-    assert ours <= 0.6 * theirs
+    assert ours <= 0.5 * theirs
