@@ -17,11 +17,11 @@ import torch
 from timenet_lib.data.drawn import drawn_folder
 from timenet_lib.data.folder import FolderIndex, index_folder
 from timenet_lib.detector import TimeNet
-from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.tpn import TPN
-from timenet_lib.nets.unet import UNet
+from timenet_lib.features import build_extractor
+from timenet_lib.models import Models
 from timenet_lib.presets import CI
-from timenet_lib.reconstruct import Models
+from timenet_lib.tpn import TPN
+from timenet_lib.unet import UNet
 
 LONG = ("test_readme.py", "test_cli.py", "test_notebooks.py")
 
@@ -52,7 +52,7 @@ def _private_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def drawn_ci(_private_cache) -> FolderIndex:
     """The drawn data set at preset ci."""
-    return index_folder(drawn_folder(CI.image_size, 0, CI.drawn_train, CI.drawn_good, CI.drawn_defective))
+    return index_folder(drawn_folder(**CI.drawn))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import time
 from tqdm import tqdm
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["timenet_lib.training.command", "timenet_lib.course.maintain"])
+processes.set_forkserver_preload(["timenet_lib.engine.command", "timenet_lib.course.maintain"])
 
 
 def inside(task, home, log):
@@ -29,7 +29,7 @@ class Command:
         self.arguments, self.prepare = list(map(str, arguments)), prepare
 
     def __call__(self):
-        from timenet_lib.cli import main
+        from timenet_lib.__main__ import main
 
         if self.prepare:
             self.prepare()

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import timenet_lib
-from timenet_lib.cli import main
+from timenet_lib.__main__ import main
 from timenet_lib.errors import WeightsError
 
 

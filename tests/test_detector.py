@@ -8,23 +8,25 @@ import torch
 from PIL import Image
 
 from timenet_lib import detector
-from timenet_lib.checkpoints import has_stage
-from timenet_lib.data.synthesis import drawn_textures
+from timenet_lib.data.textures import drawn_textures
+from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import TimeNet
+from timenet_lib.engine.stages import Run, train_all
 from timenet_lib.errors import DataError, InputError, WeightsError
+from timenet_lib.pooling import image_score
 from timenet_lib.presets import CI
-from timenet_lib.score import Scoring, image_score
-from timenet_lib.training.stages import Run, load_training_set, train_all
+from timenet_lib.score import Scoring
+from timenet_lib.weights import has_stage
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, drawn_ci):
     out = tmp_path_factory.mktemp("detector")
     data = load_training_set(drawn_ci, CI.image_size)
-    train_all(Run(out, CI, data, drawn_textures(CI.image_size, 12), steps=3, progress=False))
+    train_all(Run(out=out, preset=CI, data=data, textures=drawn_textures(CI.image_size, 12), steps=3, progress=False))
     model = TimeNet.from_pretrained(out)
     names = [data.classes[i] for i in data.held_out_labels]
-    model.calibrate(data.held_out.float() / 127.5 - 1, names, drawn_textures(CI.image_size, 12))
+    model.calibrate(data.held_out.float() / 127.5 - 1, names, textures=drawn_textures(CI.image_size, 12))
     model.save_calibration(out)
     return out
 
@@ -93,7 +95,7 @@ def test_without_classes_the_one_that_rebuilds_best_is_taken(model, photos):
     x1 = model.images(paths)
     errors = torch.stack(
         [
-            (x1 - model.reconstruct(x1, torch.full((4,), k), "flow_0", 0.6).x1_hat).square().mean(dim=(1, 2, 3))
+            (x1 - model.reconstruct(x1, torch.full((4,), k), "flow_0", t=0.6).x1_hat).square().mean(dim=(1, 2, 3))
             for k in range(len(model.classes))
         ]
     )
@@ -116,7 +118,7 @@ def test_what_is_saved_comes_back_bit_for_bit(model, photos, tmp_path):
 def test_a_saved_model_brings_its_extractor_along(folder, tmp_path):
     model = TimeNet.from_pretrained(folder, extractor_weights="shipped")
     assert model.calibration == {}  # it was made with the random extractor of preset ci
-    model.calibrate(torch.zeros(3, 3, 32, 32), "die", drawn_textures(32, 3))
+    model.calibrate(torch.zeros(3, 3, 32, 32), "die", textures=drawn_textures(32, 3))
     saved = model.save_pretrained(tmp_path / "mine")
     assert has_stage(saved, "extractor")
     again = TimeNet.from_pretrained(saved)
@@ -139,7 +141,7 @@ def test_the_scoring_is_calibrated_for_and_saved_with_the_model(model, photos, d
     with pytest.raises(WeightsError, match="another scoring"):
         model.predict(photos[0].path, "die")
     normal = [s for s in drawn_ci.train if s.class_name == "die"]
-    model.calibrate([s.path for s in normal], "die", drawn_textures(32, 5))
+    model.calibrate([s.path for s in normal], "die", textures=drawn_textures(32, 5))
     p = model.predict([s.path for s in normal], "die")
     assert torch.equal(p.image_score, image_score(p.score_map, padded=True))
     assert not torch.equal(p.image_score, image_score(p.score_map))
@@ -153,7 +155,7 @@ def test_the_scoring_is_calibrated_for_and_saved_with_the_model(model, photos, d
 def test_calibration_takes_no_test_image_and_depends_on_the_seed_alone(model, drawn_ci):
     normal = [s.path for s in drawn_ci.train if s.class_name == "gear"]
     first, again, other = (
-        (model.calibrate(normal, "gear", drawn_textures(32, 5), seed), model.calibration)[1].copy()
+        (model.calibrate(normal, "gear", textures=drawn_textures(32, 5), seed=seed), model.calibration)[1].copy()
         for seed in (0, 0, 1)
     )
     assert first == again
@@ -163,7 +165,7 @@ def test_calibration_takes_no_test_image_and_depends_on_the_seed_alone(model, dr
 def test_the_synthetic_defects_of_a_calibration_come_from_its_seed(model, monkeypatch):
     seeds, make = [], detector.Synthesiser
     monkeypatch.setattr(detector, "Synthesiser", lambda *args, **kw: (seeds.append(kw["seed"]), make(*args, **kw))[1])
-    model.calibrate(torch.zeros(2, 3, 32, 32), "die", drawn_textures(32, 3), seed=5)
+    model.calibrate(torch.zeros(2, 3, 32, 32), "die", textures=drawn_textures(32, 3), seed=5)
     assert seeds == [5]
 
 

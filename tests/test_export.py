@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from timenet_lib import export
-from timenet_lib.checkpoints import read_record, shipped_weights
 from timenet_lib.course.models import load_example
 from timenet_lib.data.drawn import drawn_folder
 from timenet_lib.data.folder import index_folder
-from timenet_lib.data.synthesis import drawn_textures
+from timenet_lib.data.textures import drawn_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError, OutputError, WeightsError
 from timenet_lib.export import TOLERANCE, check_onnx, export_onnx, store_as_half
-from timenet_lib.path import image_noise
+from timenet_lib.keyed import image_noise
+from timenet_lib.weights import read_record, shipped_weights
 
 CLASSES = ("die", "gear", "wood")
 
@@ -28,7 +28,7 @@ def model(model_of_unlike_networks):
     """A calibrated model of which no weight is a half precision number."""
     made = model_of_unlike_networks(CLASSES)
     g = torch.Generator().manual_seed(3)
-    made.calibrate(torch.rand(3, 3, 32, 32, generator=g) * 2 - 1, list(CLASSES), drawn_textures(32, 3))
+    made.calibrate(torch.rand(3, 3, 32, 32, generator=g) * 2 - 1, list(CLASSES), textures=drawn_textures(32, 3))
     return made
 
 

@@ -24,12 +24,12 @@ import pytest
 from faults import Changes, Child, Command
 from PIL import Image
 
-from timenet_lib.checkpoints import claimed
 from timenet_lib.course import maintain
 from timenet_lib.course.figures import save_table, write_manifest
 from timenet_lib.course.manifest import check_manifest
 from timenet_lib.course.runner import RunResult
 from timenet_lib.data.drawn import draw_texture
+from timenet_lib.engine.processes import claimed
 from timenet_lib.presets import CI
 
 ROOT = Path(__file__).resolve().parents[1]

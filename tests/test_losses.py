@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from timenet_lib.errors import InputError
+from timenet_lib.features import build_extractor
 from timenet_lib.losses import flow_loss, perceptual_distance, share_to_weight, tpn_loss
-from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.unet import UNet, UNetConfig
+from timenet_lib.unet import UNet, UNetConfig
 
 
 def test_loss_at_the_start_is_1_plus_the_mean_square_of_the_images():

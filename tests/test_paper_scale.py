@@ -20,19 +20,19 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from timenet_lib import checkpoints
-from timenet_lib.couplings import Couplings
 from timenet_lib.data.drawn import write_drawn
 from timenet_lib.data.folder import MVTEC_COUNTS, index_folder
-from timenet_lib.data.synthesis import Synthesiser, drawn_textures, folder_textures
+from timenet_lib.data.textures import drawn_textures, folder_textures
+from timenet_lib.data.training_set import load_training_set
+from timenet_lib.engine.couplings import Couplings
+from timenet_lib.features import build_extractor, build_lpips
 from timenet_lib.losses import flow_loss
-from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.lpips import build_lpips
-from timenet_lib.nets.tpn import TPN
+from timenet_lib.models import load_flow, load_tpn
 from timenet_lib.presets import PAPER
-from timenet_lib.training.flow import coupled_pairs, independent_pairs
-from timenet_lib.training.stages import load_flow, load_tpn, load_training_set
-from timenet_lib.training.tpn import tpn_step
+from timenet_lib.synthesis import Synthesiser
+from timenet_lib.tpn import TPN
+from timenet_lib.train import coupled_pairs, independent_pairs, tpn_step
+from timenet_lib.weights import load_stage, read_record, save_stage
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ STEPS = 4
 COUPLINGS = 1
 FEW = ("--steps", STEPS, "--batch-size", 1, "--couplings", COUPLINGS)
 UNSEEN = 10**9  # a step that no training reaches, so that its samples are new
-OFFLINE = "from timenet_lib.course import offline; offline.install(); from timenet_lib.cli import main; main()"
+OFFLINE = "from timenet_lib.course import offline; offline.install(); from timenet_lib.__main__ import main; main()"
 STAGES = ("flow_0", "flow_1", "tpn", "calibration")
 
 
@@ -121,7 +121,7 @@ def data(mvtec):
 
 
 def records(out):
-    return {name: checkpoints.read_record(out, name) for name in STAGES[:3]}
+    return {name: read_record(out, name) for name in STAGES[:3]}
 
 
 def test_every_stage_is_the_papers(trained):
@@ -131,7 +131,7 @@ def test_every_stage_is_the_papers(trained):
         assert record["preset"] == expected
         assert record["classes"] == sorted(MVTEC_COUNTS)
         assert record["training"]["steps"] == STEPS, name
-    state = {name: checkpoints.load_stage(out, name)[0] for name in STAGES[:3]}
+    state = {name: load_stage(out, name)[0] for name in STAGES[:3]}
     millions = {name: sum(v.numel() for v in tensors.values()) / 1e6 for name, tensors in state.items()}
     assert millions["flow_0"] == pytest.approx(29.77, abs=0.005)
     assert millions["flow_1"] + millions["tpn"] == pytest.approx(59.98, abs=0.005)
@@ -189,7 +189,7 @@ def test_the_loss_of_flow_1_falls_where_flow_0_is_bent(trained, home, hub, mvtec
     head.copy_(0.03 * torch.randn(head.shape, generator=torch.Generator().manual_seed(0)))
     del record["sha256"]
     (home / "bent").mkdir()
-    checkpoints.save_stage(home / "bent", "flow_0", flow_0, record)
+    save_stage(home / "bent", "flow_0", flow_0, record)
     timenet(hub, "train", "reflow", "--preset", "paper", "--data", mvtec, *FEW, "--out", home / "bent")
     before, after = loss_before_and_after_reflow(home / "bent")
     assert before.min() > 1e-4
@@ -201,7 +201,9 @@ def test_the_loss_of_the_tpn_falls(trained, data, dtd, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
     flow_1, tpn = load_flow(trained[0], "flow_1")[0], load_tpn(trained[0])[0]
     lpips = build_lpips(PAPER.lpips, build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels))
-    synthesiser = Synthesiser(data.held_out, data.held_out_labels, folder_textures(dtd, 256), 1.0, sources=("texture",))
+    synthesiser = Synthesiser(
+        data.held_out, data.held_out_labels, folder_textures(dtd, 256), anomalous_share=1.0, sources=("texture",)
+    )
     loss = tpn_step(flow_1, PAPER.t, lpips, synthesiser, 1.0)
     before, after = (loss(net, UNSEEN, range(1)).values for net in (TPN.from_flow(flow_1, PAPER.t), tpn))
     print(f"tpn on unseen samples: {before.tolist()} untrained, {after.tolist()} after {STEPS} steps")

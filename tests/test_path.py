@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from timenet_lib.errors import InputError
-from timenet_lib.path import full_t, generator, image_noise, interpolate, velocity
+from timenet_lib.keyed import generator, image_noise
+from timenet_lib.path import full_t, interpolate, velocity
 
 
 def test_the_path_runs_from_noise_at_0_to_the_image_at_1(images):

@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 import torch
 
-from timenet_lib.checkpoints import read_record, shipped_weights
-from timenet_lib.cost import network_costs, of_a_step, training_costs
 from timenet_lib.errors import InputError
+from timenet_lib.evidence.cost import network_costs, of_a_step, training_costs
 from timenet_lib.presets import CI, DEMO, PAPER, get_preset, preset_from_dict
+from timenet_lib.weights import read_record, shipped_weights
 
 
 def test_a_preset_survives_its_record():

@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 
 from timenet_lib.errors import InputError
-from timenet_lib.nets.extractors import build_extractor
+from timenet_lib.features import build_extractor
+from timenet_lib.pooling import image_score, smooth
+from timenet_lib.scopes import score_maps, set_ratios
 from timenet_lib.score import (
     Distances,
     Ratios,
@@ -11,13 +13,9 @@ from timenet_lib.score import (
     combine,
     distances,
     feature_map,
-    image_score,
     level_maps,
     pixel_map,
     score_map,
-    score_maps,
-    set_ratios,
-    smooth,
 )
 
 PAPER = Scoring()
@@ -32,7 +30,7 @@ def random_distances(b=3, size=32, seed=0):
 def test_formula_5_by_hand():
     d1, d2 = torch.tensor([0.0, 2.0, 4.0]), torch.tensor([0.1, 0.0, 0.5])
     expected = (7 * 0.5 / 4.0) * d1 + d2
-    assert torch.allclose(combine(d1, d2, 7.0, 0.5 / 4.0), expected)
+    assert torch.allclose(combine(d1, d2, 7.0, ratio=0.5 / 4.0), expected)
 
 
 def test_the_ratio_brings_d1_to_the_height_of_d2():
@@ -73,7 +71,9 @@ def test_the_pixel_map_has_two_readings(images):
     other = images.flip(0)
     assert torch.allclose(pixel_map(images, other), (images - other).square().sum(1))
     assert torch.allclose(pixel_map(images, other, "absolute"), (images - other).abs().mean(1))
-    assert torch.equal(distances(lambda x: [x], images, other, "absolute").pixel, pixel_map(images, other, "absolute"))
+    assert torch.equal(
+        distances(lambda x: [x], images, other, pixel="absolute").pixel, pixel_map(images, other, "absolute")
+    )
 
 
 def test_each_level_has_its_own_weight_and_the_feature_map_is_their_sum():
@@ -109,7 +109,9 @@ def test_the_three_scopes():
     for i in range(4):
         assert torch.allclose(each[i], score_map(d[i : i + 1], PAPER, set_ratios([d[i : i + 1]], PAPER))[0], rtol=1e-5)
     fixed = Ratios((0.1, 0.2), 0.3)
-    assert torch.allclose(score_maps(parts, PAPER, "calibrated", fixed), score_map(d, PAPER, fixed), rtol=1e-5)
+    assert torch.allclose(
+        score_maps(parts, PAPER, "calibrated", calibrated=fixed), score_map(d, PAPER, fixed), rtol=1e-5
+    )
 
 
 def test_maxima_an_image_erase_how_large_its_d1_is_and_maxima_a_batch_couple_its_images():
@@ -118,7 +120,7 @@ def test_maxima_an_image_erase_how_large_its_d1_is_and_maxima_a_batch_couple_its
     louder = Distances(10 * d.pixel, [10 * x for x in d.d1], d.d2)
     assert torch.allclose(score_maps([louder], PAPER, "image"), score_maps([d], PAPER, "image"), rtol=1e-5)
     fixed = Ratios((0.1, 0.2), 0.3)
-    calm, loud = (score_maps([x], PAPER, "calibrated", fixed).max() for x in (d, louder))
+    calm, loud = (score_maps([x], PAPER, "calibrated", calibrated=fixed).max() for x in (d, louder))
     assert float(loud) > 5 * float(calm)
     beside_a_loud_one = score_maps([d[:1], louder[1:]], PAPER)[0]
     assert not torch.allclose(beside_a_loud_one, score_maps([d], PAPER)[0], rtol=1e-2)

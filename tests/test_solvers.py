@@ -59,7 +59,7 @@ def test_a_velocity_of_nearly_0_is_not_asked_for_beyond_1_either(noise):
 
 
 def test_a_smaller_tolerance_costs_more_and_errs_less(noise):
-    loose, tight = (rk45(gaussian_velocity, noise, 0.0, C, tol) for tol in (1e-2, 1e-6))
+    loose, tight = (rk45(gaussian_velocity, noise, 0.0, C, tol=tol) for tol in (1e-2, 1e-6))
     assert tight.nfe > loose.nfe
     assert (tight.x1 - exact(noise)).abs().max() < 0.1 * (loose.x1 - exact(noise)).abs().max()
 
@@ -82,9 +82,9 @@ def test_a_sample_comes_out_the_same_alone_and_beside_harder_ones(noise, tol):
     """Within 50 tol, as the docstring says: the step is chosen for the worst sample, whoever that is."""
     batch = noise.clone()
     batch[1:] *= 5
-    together = rk45(gaussian_velocity, batch, 0.0, C, tol).x1
+    together = rk45(gaussian_velocity, batch, 0.0, C, tol=tol).x1
     for i in range(4):
-        alone = rk45(gaussian_velocity, batch[i : i + 1], 0.0, C[:1], tol).x1
+        alone = rk45(gaussian_velocity, batch[i : i + 1], 0.0, C[:1], tol=tol).x1
         assert (together[i : i + 1] - alone).abs().max() < 50 * tol
 
 
@@ -95,7 +95,9 @@ def test_no_sample_can_hide_in_the_norm():
 
 
 def test_euler_is_of_first_order(noise):
-    error = [float((euler(gaussian_velocity, noise, 0.0, C, n).x1 - exact(noise)).abs().max()) for n in (40, 80)]
+    error = [
+        float((euler(gaussian_velocity, noise, 0.0, C, num_steps=n).x1 - exact(noise)).abs().max()) for n in (40, 80)
+    ]
     assert 1.7 < error[0] / error[1] < 2.3
 
 
@@ -103,12 +105,12 @@ def test_euler_with_one_step_is_equation_3(noise):
     t = torch.full((4,), 0.6)
     step = one_step(gaussian_velocity, noise, t, C).x1
     assert torch.allclose(step, noise + 0.4 * gaussian_velocity(noise, t, C), atol=1e-6)
-    assert torch.allclose(step, euler(gaussian_velocity, noise, 0.6, C, 1).x1, atol=1e-6)
+    assert torch.allclose(step, euler(gaussian_velocity, noise, 0.6, C, num_steps=1).x1, atol=1e-6)
 
 
 def test_euler_takes_equal_steps_up_to_1(noise):
     times = []
-    euler(gaussian_velocity, noise, 0.6, C, 4, callback=lambda t, x: times.append(round(t, 6)))
+    euler(gaussian_velocity, noise, 0.6, C, num_steps=4, callback=lambda t, x: times.append(round(t, 6)))
     assert times == [0.7, 0.8, 0.9, 1.0]
 
 
@@ -129,7 +131,7 @@ def test_each_solver_reports_its_evaluations_and_calls_back(noise):
     note = lambda t, x: calls.append((t, x))  # noqa: E731
     solutions = [
         one_step(gaussian_velocity, noise, torch.full((4,), 0.5), C, note),
-        euler(gaussian_velocity, noise, 0.5, C, 3, note),
+        euler(gaussian_velocity, noise, 0.5, C, num_steps=3, callback=note),
         rk45(gaussian_velocity, noise, 0.5, C, callback=note),
     ]
     assert all(isinstance(s, Solution) for s in solutions)
@@ -141,19 +143,19 @@ def test_each_solver_reports_its_evaluations_and_calls_back(noise):
 def test_points_are_solved_like_images():
     x0 = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     c = torch.zeros(5, dtype=torch.long)
-    assert torch.allclose(rk45(gaussian_velocity, x0, 0.0, c, 1e-5).x1, exact(x0), atol=1e-3)
+    assert torch.allclose(rk45(gaussian_velocity, x0, 0.0, c, tol=1e-5).x1, exact(x0), atol=1e-3)
 
 
 def test_no_steps_are_refused(noise):
     with pytest.raises(InputError, match="at least one"):
-        euler(gaussian_velocity, noise, 0.5, C, 0)
+        euler(gaussian_velocity, noise, 0.5, C, num_steps=0)
 
 
 @pytest.mark.parametrize("t", [-0.1, 1.1, float("nan")])
 def test_a_t_outside_0_to_1_is_refused(noise, t):
     for solve in (
         lambda: one_step(gaussian_velocity, noise, torch.tensor([0.5, 0.5, 0.5, t]), C),
-        lambda: euler(gaussian_velocity, noise, t, C, 2),
+        lambda: euler(gaussian_velocity, noise, t, C, num_steps=2),
         lambda: rk45(gaussian_velocity, noise, t, C),
     ):
         with pytest.raises(InputError, match=r"outside \[0, 1\]"):

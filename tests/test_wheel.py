@@ -17,7 +17,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import timenet_lib
-from timenet_lib.cli import main
+from timenet_lib.__main__ import main
 from timenet_lib.detector import TimeNet
 home, drawn = sys.argv[1:]
 assert Path(timenet_lib.__file__).is_relative_to(home), timenet_lib.__file__
@@ -92,7 +92,7 @@ def test_its_metadata(wheel):
         assert archive.read(f"{info}/licenses/LICENSE").startswith(b"MIT License")
     assert (about["Name"], about["Version"], about["License-Expression"]) == ("timenet_lib", PROJECT["version"], "MIT")
     assert set(about["Requires-Python"].split(",")) == set(PROJECT["requires-python"].split(","))
-    assert commands.split("\n")[:2] == ["[console_scripts]", "timenet = timenet_lib.cli:main"]
+    assert commands.split("\n")[:2] == ["[console_scripts]", "timenet = timenet_lib.__main__:main"]
     required = about.get_all("Requires-Dist")
     assert [each for each in required if "extra ==" not in each] == PROJECT["dependencies"]
     assert set(about.get_all("Provides-Extra")) == set(PROJECT["optional-dependencies"])

@@ -1,5 +1,338 @@
-"""Run the command line as `python -m timenet_lib`."""
+"""The command line: timenet run, draw, check-data, train, evaluate, measure-flows, detect, export, info.
 
-from timenet_lib.cli import main
+A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written.
+"""
 
-main(prog_name="timenet")
+import functools
+import signal
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from timenet_lib import __version__
+from timenet_lib.console import Number, OneLineErrors, check_writable, fail, quiet, say, shown_command
+
+PRESET = click.option(
+    "--preset", default="demo", show_default=True, metavar="NAME", help="ci, demo (a laptop) or paper (a GPU)."
+)
+SEED = click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Decides every random choice."
+)
+DEVICE = click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda or cuda:N.")
+WEIGHTS = click.option(
+    "--weights", default="demo", show_default=True, metavar="NAME_OR_DIR", help="Shipped weights, or a folder of yours."
+)
+EXTRACTOR = click.option(
+    "--extractor-weights",
+    default="",
+    metavar="WHICH",
+    help="Of the extractor: shipped, random, timm (this machine's cache), a file or a folder. [default: the preset's]",
+)
+DATA = click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="A folder laid out as MVTec-AD is.")
+
+
+def check_device(name: str) -> str:
+    """Check a device without importing torch before it is needed."""
+    from timenet_lib.engine.processes import check_device as check
+
+    return check(name)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="timenet")
+def main() -> None:
+    """TimeNet: find and localise defects with a one-step rectified flow.
+
+    Start with `timenet run`, which executes the course's notebooks, or with `timenet detect`.
+    """
+
+
+@main.command()
+@PRESET
+@click.option("--notebook", "names", multiple=True, metavar="NN", help="Only this one, such as 00. May be repeated.")
+@SEED
+@click.option("--from-scratch", is_flag=True, help="Train what a notebook trains instead of loading shipped weights.")
+@click.option("--offline", is_flag=True, help="Refuse every connection but loopback while the notebooks run.")
+@click.option("--out", default="build", show_default=True, type=click.Path(path_type=Path), help="Where copies go.")
+@DEVICE
+def run(
+    preset: str, names: tuple[str, ...], seed: int, from_scratch: bool, offline: bool, out: Path, device: str
+) -> None:
+    """Execute the notebooks in order into a folder; the originals stay as they are."""
+    from timenet_lib.course.cards import write_run
+    from timenet_lib.course.runner import find_notebooks, format_table, notebooks_folder, run_notebooks
+    from timenet_lib.presets import get_preset
+
+    get_preset(preset)
+    check_device(device)
+    notebooks = find_notebooks(notebooks_folder(), list(names) or None)
+    figures = str((out / "figures").resolve())
+    parameters = {
+        "preset": preset, "seed": seed, "from_scratch": from_scratch, "device": device, "figure_dir": figures
+    }  # fmt: skip
+    results = run_notebooks(notebooks, out, parameters, stream=sys.stderr, no_network=offline)
+    write_run(out, parameters, results)
+    click.echo(format_table(results))
+    if any(r.error for r in results):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A folder to be made.")
+@click.option("--size", default=64, show_default=True, help="Pixels a side, 32 to 512.")
+@SEED
+@click.option("--train", default=120, show_default=True, help="Normal training images a class.")
+@click.option("--good", default=20, show_default=True, help="Good test images a class.")
+@click.option("--defective", default=40, show_default=True, help="Defective test images a class.")
+def draw(out: Path, size: int, seed: int, train: int, good: int, defective: int) -> None:
+    """Write the drawn data set, laid out as MVTec-AD is."""
+    from timenet_lib.data.drawn import write_drawn
+
+    folder = write_drawn(out, size, seed, train, good, defective)
+    click.echo(f"drawn into {folder}")
+
+
+@main.command("check-data")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--train-only", is_flag=True, help="Look at the training images only.")
+def check_data(folder: Path, train_only: bool) -> None:
+    """Read every file of a data folder and print all problems at once."""
+    from timenet_lib.data.folder import PARTS, compare_with_mvtec, find_problems, format_counts, index_folder
+
+    parts = ("train",) if train_only else PARTS
+    problems = find_problems(folder, parts)
+    if problems:
+        for problem in problems:
+            click.echo(problem)
+        fail(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {folder}", 2)
+    index = index_folder(folder, parts)
+    click.echo(format_counts(index))
+    for note in [*index.notes, *(() if train_only else compare_with_mvtec(index))]:
+        click.echo(f"note: {note}")
+    click.echo(f"no problems; data hash {index.hash()}")
+
+
+@main.command()
+@click.argument("stage", type=click.Choice(["all", "flow", "reflow", "tpn", "extractor"]), default="all")
+@DATA
+@click.option("--textures", type=click.Path(path_type=Path), metavar="DIR", help="Images for synthetic defects.")
+@PRESET
+@click.option("--steps", type=click.IntRange(1, 10**9), help="Steps of each stage, instead of the preset's.")
+@click.option("--couplings", type=click.IntRange(1, 10**9), help="Of reflow, instead of the preset's number.")
+@click.option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")
+@SEED
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the stages go.")
+@click.option(
+    "--task",
+    type=click.Choice(["dense", "contrast", "families"]),
+    default="dense",
+    show_default=True,
+    help="What the extractor learns by; only for the stage extractor.",
+)
+@click.option(
+    "--lpips", default="", metavar="WHICH", help="Of the TPN's loss: extractor, or vgg. [default: the preset's]"
+)
+@click.option("--anomalous-share", type=Number(0, 1), help="Of the TPN's images; the others stay normal.")
+@click.option("--k", default=1, show_default=True, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
+@click.option("--batch-size", type=click.IntRange(1, 10**6), help="Images a step and process. [default: the preset's]")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What the networks compute in while they train; weights stay in float32.",
+)
+@click.option("--resume", is_flag=True, help="Go on where an earlier call with the same --out stopped.")
+@click.option("--save-every", type=Number(0, 1e6), default=60, show_default=True, help="Seconds between checkpoints.")
+@EXTRACTOR
+@DEVICE
+def train(stage: str, out: Path, **options: Any) -> None:
+    """Train one stage, or all: flow_0, flow_1 (reflow), tpn.
+
+    Without --data the drawn data set is used, without --textures drawn textures. The finished stages lie in the
+    folder given by --out as flow_0.safetensors, flow_1.safetensors, tpn.safetensors, each with a JSON record.
+    """
+    from timenet_lib.detector import calibrate_folder
+    from timenet_lib.engine.command import Choices, train_stages
+
+    chosen = {f.name: options.pop(f.name) for f in fields(Choices)}
+    check_device(options["device"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends is an interrupt too
+    try:
+        train_stages(
+            stage, out, Choices(**chosen), command=shown_command(), say=say, calibrate=calibrate_folder, **options
+        )
+    except KeyboardInterrupt:
+        fail(f"interrupted: the same command with --resume goes on with what {out} holds", 130)
+
+
+@main.command()
+@DATA
+@WEIGHTS
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
+@click.option("--t", type=Number(0, 1), help="Noise level, 0 noise to 1 image. [default: working point]")
+@click.option(
+    "--scope",
+    type=click.Choice(["image", "set", "calibrated"]),
+    default="set",
+    show_default=True,
+    help="Of the maxima in formula (5).",
+)
+@click.option("--guess-classes", is_flag=True, help="Do not tell the model what an image shows; slower.")
+@click.option(
+    "--ablations", is_flag=True, help="Tables 3 to 5, figure 7 and the open choices too; an hour on one core."
+)
+@click.option("--peer", "peers", multiple=True, metavar="NAME", help="Measure this too: patchcore. May be repeated.")
+@SEED
+@EXTRACTOR
+@DEVICE
+def evaluate(
+    data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, ablations: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Measure I-AUROC, P-AUROC and PRO of flow_0, flow_1 and TimeNet on a folder's test images.
+
+    Where the folder has normal training images too, both flows are measured at their best t as well, which is chosen
+    on those held out from training, and never on test images. `accelerate launch` shares the images out.
+    """
+    from timenet_lib.data.folder import index_folder
+    from timenet_lib.detector import TimeNet
+    from timenet_lib.engine.processes import make_accelerator, own_device, share_out
+    from timenet_lib.evidence.ablations import ablate, format_ablations
+    from timenet_lib.evidence.evaluate import data_folder, evaluate_folder, format_table
+    from timenet_lib.evidence.reported import format_beside
+    from timenet_lib.files import write_json
+
+    check_writable(json_path)
+    workers = make_accelerator(check_device(device))
+    model = TimeNet.from_pretrained(weights, str(own_device(workers, device)), extractor_weights)
+    model.share_out = functools.partial(share_out, workers)
+    with workers.main_process_first():  # what is drawn is drawn once and cached
+        data = data_folder(data, model.preset)
+    tell = say if workers.is_main_process else quiet
+    results = evaluate_folder(data, model, tell, **options)
+    if ablations:
+        results["ablations"] = ablate(index_folder(data, parts=("test",)), model, seed=options["seed"], say=tell)
+    if not workers.is_main_process:
+        return
+    click.echo(format_table(results))
+    if results["class_accuracy"] is not None:
+        click.echo(f"classes guessed right: {100 * results['class_accuracy']:.1f} %")
+    if beside := format_beside(results):
+        click.echo(f"\n{beside}")
+    if ablations:
+        click.echo(f"\n{format_ablations(results['ablations'])}")
+    if json_path:
+        write_json(json_path, {**results, "command": shown_command()})
+
+
+@main.command("measure-flows")
+@DATA
+@WEIGHTS
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
+@click.option("--t", type=Number(0, 1), default=0.8, show_default=True, help="Where reconstruction starts.")
+@click.option(
+    "--samples", type=click.IntRange(1, 10**6), default=10, show_default=True, help="From noise, of each class."
+)
+@EXTRACTOR
+@DEVICE
+def measure_flows(
+    data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
+) -> None:
+    """Measure what reflow does: straightness, samples and reconstructions of flow_0 and flow_1, three noise seeds."""
+    from timenet_lib.course.models import course_data
+    from timenet_lib.detector import TimeNet
+    from timenet_lib.evidence.flows import format_flows
+    from timenet_lib.evidence.flows import measure_flows as run_measure
+    from timenet_lib.files import write_json
+
+    check_writable(json_path)
+    model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
+    results = run_measure(course_data(model.preset, str(data or "")), model, say=say, **options)
+    click.echo(format_flows(results))
+    if json_path:
+        write_json(json_path, {**results, "command": shown_command()})
+
+
+@main.command("detect")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--class", "class_name", metavar="NAME", help="What the photographs show. [default: guess, slower]")
+@WEIGHTS
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Heat maps, scores.csv, scores.json.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores here.")
+@click.option(
+    "--threshold", type=Number(-1e9, 1e9), help="From which score on an image is defective. [default: calibrated]"
+)
+@SEED
+@EXTRACTOR
+@DEVICE
+def detect_command(
+    images: tuple[Path, ...], weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
+) -> None:
+    """Score photographs, or all those below a folder: the higher, the more likely a defect.
+
+    A heat map is the photograph, what reaches the pixel threshold outlined, and beside it the score map.
+    """
+    from timenet_lib.detect import detect, find_images
+    from timenet_lib.detector import TimeNet
+    from timenet_lib.errors import printable
+    from timenet_lib.files import write_json
+
+    def show(row: dict[str, Any]) -> None:
+        verdict = "DEFECTIVE" if row["defective"] else "good"
+        name = "" if options["class_name"] else f"{row['class']:<12}"
+        click.echo(f"{row['score']:10.4f}  {verdict:<9}  {name}{printable(row['image'])}")
+
+    check_writable(json_path)
+    found = find_images(images)
+    model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
+    results = detect(found, model, say=show, **options)
+    say(f"threshold {results['threshold']:.4f}, method {results['method']}")
+    if json_path:
+        write_json(json_path, results)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@WEIGHTS
+@click.option("--method", metavar="NAME", help="flow_0, flow_1 or timenet. [default: the last there is]")
+@EXTRACTOR
+def export(file: Path, weights: str, method: str | None, extractor_weights: str) -> None:
+    """Write a model as one ONNX FILE, from image and noise to the score, and hold it against torch."""
+    from timenet_lib.detector import TimeNet
+    from timenet_lib.export import check_onnx, export_onnx
+
+    check_writable(file)
+    model = TimeNet.from_pretrained(weights, "cpu", extractor_weights)
+    draft = file.with_name(f".{file.name}.unchecked")
+    try:
+        differences = check_onnx(model, export_onnx(model, draft, method))
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+    for name, value in differences._asdict().items():
+        if value is not None:
+            click.echo(f"{name:<16} differs from torch's by {value:.1e} at most")
+    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+
+
+@main.command()
+@PRESET
+@click.option("--classes", default=15, show_default=True, type=click.IntRange(1, 10**4), help="Number of classes.")
+def info(preset: str, classes: int) -> None:
+    """Print parameters and GFLOP an image of each network, then what training costs; counted, not timed."""
+    from timenet_lib.evidence.cost import format_training, network_costs, training_costs
+    from timenet_lib.presets import get_preset
+
+    chosen = get_preset(preset)
+    click.echo(f"preset {chosen.name}: {chosen.image_size} x {chosen.image_size} px, {classes} classes, t = {chosen.t}")
+    for row in network_costs(chosen, classes):
+        click.echo(f"{row.name:<34} {row.parameters / 1e6:8.2f} M parameters {row.gflop:9.2f} GFLOP an image")
+    click.echo(f"\n{format_training(chosen, training_costs(chosen, classes))}")
+
+
+if __name__ == "__main__":
+    main(prog_name="timenet")

@@ -5,10 +5,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timenet_lib.checkpoints import write_json
-from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.errors import InputError, WeightsError, shown
+from timenet_lib.files import check_fields, check_list, check_name, check_number, check_object, read_json, write_json
 from timenet_lib.score import Ratios, Scoring
-from timenet_lib.untrusted import check_fields, check_list, check_name, check_number, check_object, read_json, shown
 
 FILE = "calibration.json"
 SAME_FEATURES = ("name", "levels", "sha256", "seed")  # of two extractors that give the same features

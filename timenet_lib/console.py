@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from timenet_lib.errors import InputError, TimeNetError, memory_advice
-from timenet_lib.untrusted import shown
+from timenet_lib.errors import InputError, TimeNetError, memory_advice, shown
 
 
 class Number(click.FloatRange):

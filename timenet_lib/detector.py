@@ -2,32 +2,44 @@
 
 import itertools
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from timenet_lib import checkpoints
 from timenet_lib.calibration import Calibration, read_calibration, write_calibration
-from timenet_lib.data.images import Picture, as_float, as_uint8, image_batch
+from timenet_lib.data.images import Picture, image_batch
 from timenet_lib.data.problems import nearest
-from timenet_lib.data.synthesis import Synthesiser, drawn_textures
+from timenet_lib.data.textures import drawn_textures
+from timenet_lib.data.training_set import TrainingSet
 from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.features import build_extractor
+from timenet_lib.files import new_folder
 from timenet_lib.losses import perceptual_distance
 from timenet_lib.metrics import max_f1_threshold
-from timenet_lib.nets.extractors import build_extractor
+from timenet_lib.models import Models, Reconstruction, load_flow, load_tpn, reconstruct, recorded_family
+from timenet_lib.path import as_float, as_uint8
+from timenet_lib.pooling import image_score
 from timenet_lib.presets import Preset
-from timenet_lib.processes import share_out
-from timenet_lib.reconstruct import Models, Reconstruction, reconstruct
-from timenet_lib.score import Distances, Scoring, distances, image_score, score_maps, set_ratios
+from timenet_lib.scopes import score_maps, set_ratios
+from timenet_lib.score import Distances, Scoring, distances
+from timenet_lib.synthesis import Synthesiser
+from timenet_lib.weights import has_stage, own_extractor, read_record, save_stage, weights_folder
 
 BATCH = 32  # images that are rebuilt together; a matter of speed and memory alone
 PICK_T = 0.6  # where pick_classes compares the classes
+
+
+ShareOut = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
+
+
+def serially(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Do all the work in this process."""
+    return [work(item) for item in items]
 
 
 class Prediction(NamedTuple):
@@ -91,7 +103,7 @@ class TimeNet:
         self.records, self.device = records or {}, device
         self.scoring = Scoring(preset.weight, preset.lam)
         self.calibration: dict[str, Calibration] = {}
-        self.workers: Accelerator | None = None  # several processes that share out what pick_classes and parts do
+        self.share_out: ShareOut = serially  # several processes share out what pick_classes and parts do
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu", extractor_weights: str = "") -> "TimeNet":
@@ -100,19 +112,17 @@ class TimeNet:
         extractor_weights overrides the preset's choice: "shipped", "random", "timm", a file or a folder. The stored
         calibration holds for the preset's own extractor only and is left out with another.
         """
-        from timenet_lib.training.stages import load_flow, load_tpn
-
-        folder = checkpoints.weights_folder(name_or_folder)
-        later = itertools.takewhile(lambda name: checkpoints.has_stage(folder, name), ("flow_1", "tpn"))
-        records = {name: checkpoints.read_record(folder, name) for name in ("flow_0", *later)}
-        preset, classes = checkpoints.recorded_family(folder, records)
+        folder = weights_folder(name_or_folder)
+        later = itertools.takewhile(lambda name: has_stage(folder, name), ("flow_1", "tpn"))
+        records = {name: read_record(folder, name) for name in ("flow_0", *later)}
+        preset, classes = recorded_family(folder, records)
         flow_0, _ = load_flow(folder, "flow_0", device)
         flow_1 = load_flow(folder, "flow_1", device)[0] if "flow_1" in records else None
         tpn = load_tpn(folder, device)[0] if "tpn" in records else None
         if extractor_weights:
             preset, weights = replace(preset, extractor_weights=extractor_weights), extractor_weights
         else:
-            weights = checkpoints.own_extractor(folder, preset.extractor_weights)
+            weights = own_extractor(folder, preset.extractor_weights)
         features = build_extractor(preset.extractor, weights, preset.levels)
         model = cls(preset, classes, Models(flow_0, flow_1, tpn), features.to(device), records, device)
         model.calibration = read_calibration(folder, model.hashes, model.extractor, model.methods)
@@ -127,7 +137,7 @@ class TimeNet:
         is read.
         """
         folder = Path(folder).absolute()
-        with checkpoints.new_folder(folder) as draft:
+        with new_folder(folder) as draft:
             preset, file = self.preset, getattr(self.features, "file", None)
             if preset.extractor == "embedded" and file is not None:
                 preset = replace(preset, extractor_weights="extractor.safetensors")
@@ -135,7 +145,7 @@ class TimeNet:
                     shutil.copyfile(file.with_suffix(suffix), draft / f"extractor{suffix}")
             for name, record in self.records.items():
                 module = getattr(self.models, name)
-                checkpoints.save_stage(draft, name, module, {**record, "preset": preset.as_dict()})
+                save_stage(draft, name, module, {**record, "preset": preset.as_dict()})
             self.save_calibration(draft)
         return folder
 
@@ -174,18 +184,21 @@ class TimeNet:
         x1: Float[Tensor, "b 3 h w"],
         c: Int[Tensor, " b"],
         method: str = "timenet",
+        *,
         t: float | None = None,
         seed: int = 0,
         num_steps: int = 1,
     ) -> Reconstruction:
         """Rebuild images in [-1, 1] by a method, from the working point unless t is given."""
         t = self.preset.t if t is None else t
-        r = reconstruct(self.models, method, x1.to(self.device), c.to(self.device), t, seed, num_steps)
+        r = reconstruct(
+            self.models, method, x1.to(self.device), c=c.to(self.device), t=t, seed=seed, num_steps=num_steps
+        )
         return Reconstruction(r.xt.cpu(), r.x1_hat.cpu(), None if r.t_map is None else r.t_map.cpu())
 
     def distances(self, x1: Float[Tensor, "b 3 h w"], x1_hat: Float[Tensor, "b 3 h w"]) -> Distances:
         """Compare images with their reconstructions, pixel by pixel and feature by feature."""
-        d = distances(self.features, x1.to(self.device), x1_hat.to(self.device), self.scoring.pixel)
+        d = distances(self.features, x1.to(self.device), x1_hat.to(self.device), pixel=self.scoring.pixel)
         return Distances(d.pixel.cpu(), [x.cpu() for x in d.d1], [x.cpu() for x in d.d2])
 
     @torch.no_grad()
@@ -208,17 +221,18 @@ class TimeNet:
         def pick(batch: Tensor) -> list[str]:
             errors = []
             for number in range(len(self.classes)):
-                x1_hat = self.reconstruct(batch, torch.full((len(batch),), number), "flow_0", t, seed).x1_hat
+                x1_hat = self.reconstruct(batch, torch.full((len(batch),), number), "flow_0", t=t, seed=seed).x1_hat
                 errors.append((batch - x1_hat).square().flatten(1).mean(dim=1))
             return [self.classes[i] for i in torch.stack(errors).argmin(dim=0)]
 
-        return tuple(name for batch in share_out(self.workers, pick, x1.split(BATCH)) for name in batch)
+        return tuple(name for batch in self.share_out(pick, x1.split(BATCH)) for name in batch)
 
     def predict(
         self,
         images: Picture | Sequence[Picture],
         classes: str | Sequence[str] | None = None,
         method: str | None = None,
+        *,
         t: float | None = None,
         seed: int = 0,
         scope: str = "calibrated",
@@ -234,10 +248,10 @@ class TimeNet:
         x1 = self.images(images)
         names = self.names(x1, classes, seed)
         c = self.labels(names)
-        rebuilt = list(self.rebuild(x1, c, method, t, seed))
+        rebuilt = list(self.rebuild(x1, c, method, t=t, seed=seed))
         x1_hat = torch.cat([r.x1_hat for r, _ in rebuilt])
         t_maps = [r.t_map for r, _ in rebuilt if r.t_map is not None]
-        maps = score_maps([d for _, d in rebuilt], self.scoring, scope, known.ratios if known else None)
+        maps = score_maps([d for _, d in rebuilt], self.scoring, scope, calibrated=known.ratios if known else None)
         scores = image_score(maps, self.scoring.padded)
         t_map = torch.cat(t_maps) if t_maps else None
         if known is None:
@@ -271,13 +285,14 @@ class TimeNet:
         images: Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"],
         c: Int[Tensor, " b"],
         method: str,
+        *,
         t: float | None = None,
         seed: int = 0,
     ) -> Iterator[tuple[Reconstruction, Distances]]:
         """Rebuild images in [-1, 1], or 8-bit ones, batch by batch; yield each batch with its distances."""
         for batch, labels in zip(images.split(BATCH), c.split(BATCH), strict=True):
             x1 = batch if batch.is_floating_point() else as_float(batch)
-            r = self.reconstruct(x1, labels, method, t, seed)
+            r = self.reconstruct(x1, labels, method, t=t, seed=seed)
             yield r, self.distances(x1, r.x1_hat)
 
     def parts(
@@ -285,20 +300,22 @@ class TimeNet:
         images: Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"],
         c: Int[Tensor, " b"],
         method: str,
+        *,
         t: float | None = None,
         seed: int = 0,
     ) -> list[Distances]:
         """Rebuild images as rebuild does, and keep only their distances."""
 
         def part(batch: tuple[Tensor, Tensor]) -> Distances:
-            return next(self.rebuild(*batch, method, t, seed))[1]
+            return next(self.rebuild(*batch, method, t=t, seed=seed))[1]
 
-        return share_out(self.workers, part, list(zip(images.split(BATCH), c.split(BATCH), strict=True)))
+        return self.share_out(part, list(zip(images.split(BATCH), c.split(BATCH), strict=True)))
 
     def calibrate(
         self,
         normal_images: Picture | Sequence[Picture],
         classes: str | Sequence[str],
+        *,
         textures: UInt8[Tensor, "m 3 h w"] | None = None,
         seed: int = 0,
     ) -> None:
@@ -310,12 +327,12 @@ class TimeNet:
         """
         x1 = self.images(normal_images)
         normal, c = as_uint8(x1), self.labels(self.names(x1, classes))
-        with_both = with_defects(normal, c, textures, seed)
+        with_both = with_defects(normal, c, textures, seed=seed)
         found = {}
         for method in self.methods:
             parts = self.parts(with_both.images, with_both.c, method, seed=seed)
             ratios = set_ratios(parts, self.scoring)
-            maps = score_maps(parts, self.scoring, "calibrated", ratios)
+            maps = score_maps(parts, self.scoring, "calibrated", calibrated=ratios)
             threshold = max_f1_threshold(image_score(maps, self.scoring.padded).numpy(), with_both.defective.numpy())
             pixel_threshold = max_f1_threshold(maps.numpy(), with_both.masks.numpy())
             found[method] = Calibration(ratios, threshold, pixel_threshold, self.scoring)
@@ -324,3 +341,19 @@ class TimeNet:
     def save_calibration(self, folder: Path) -> None:
         """Write calibration.json beside the weights that it belongs to."""
         write_calibration(folder, self.calibration, self.hashes, self.extractor)
+
+
+def calibrate_folder(
+    folder: Path,
+    data: TrainingSet,
+    textures: UInt8[Tensor, "m 3 h w"] | None,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    extractor_weights: str = "",
+) -> None:
+    """Calibrate the model in a folder on the images held out from its training, and write that beside the weights."""
+    model = TimeNet.from_pretrained(folder, device, extractor_weights)
+    held_out = [model.classes[i] for i in data.held_out_labels]
+    model.calibrate(as_float(data.held_out), held_out, textures=textures, seed=seed)
+    model.save_calibration(folder)

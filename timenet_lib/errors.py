@@ -37,3 +37,23 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
         size = re.search(r"tried to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
         tried = f" (tried to allocate {size[1]})" if size else ""
         raise TimeNetError(f"{what}: out of memory{tried}: {advice}") from error
+
+
+LONGEST_NAME = 255
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: on one line, printable, and cut where it is long."""
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def printable(text: str) -> str:
+    """Return a text as it is, or with escapes where it holds line ends and the like, as names of files may."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def is_name(value: str) -> bool:
+    """Tell whether a text can stand for a class or a file: 1 to 255 printable characters, no slash, not "." or ".."."""
+    plain = value.isprintable() and not set(value) & set("/\\") and value.strip(". ") != ""
+    return plain and len(value) <= LONGEST_NAME

@@ -17,14 +17,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from timenet_lib.checkpoints import write_atomically
 from timenet_lib.data.images import Picture
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.nets.tpn import steered_step
-from timenet_lib.path import full_t, image_noise, interpolate
-from timenet_lib.score import distances, image_score, score_map
-from timenet_lib.solvers import euler
+from timenet_lib.files import write_atomically
+from timenet_lib.keyed import image_noise
+from timenet_lib.models import Models
+from timenet_lib.path import full_t, interpolate
+from timenet_lib.pooling import image_score
+from timenet_lib.score import distances, score_map
+from timenet_lib.tpn import TPN, SteeredFlow
+from timenet_lib.unet import UNet
 
 INPUTS = ("image", "noise", "class")
 OPSET = 20
@@ -45,23 +48,24 @@ class Differences(NamedTuple):
 class WholePath(nn.Module):
     """One step of a calibrated model from its working point, and the score, as a function of image, noise and class.
 
-    Paper: eq. (3) with T in place of t, eq. (5).
+    Paper: eq. (3), eq. (5). It is computed on copies of the networks that check nothing: a graph holds no values.
     """
 
     def __init__(self, model: TimeNet, method: str):
         super().__init__()
         known = model.calibrated(method)
         self.t, self.scoring, self.ratios = model.preset.t, known.scoring, known.ratios
-        flow = model.models.flow_0 if method == "flow_0" else model.models.flow_1
-        self.steered = method == "timenet"
-        tpn = model.models.tpn if self.steered else nn.Identity()
-        assert flow is not None
-        assert tpn is not None
-        self.flow, self.tpn, self.features = (copy.deepcopy(net).cpu() for net in (flow, tpn, model.features))
+        self.t_maps: list[Tensor] = []
+        models = Models(*(copy.deepcopy(net) for net in model.models))
+        self.v, self.features = models.velocity(method, self.t_maps.append).cpu(), copy.deepcopy(model.features).cpu()
+        for net in self.v.modules():
+            if isinstance(net, UNet | TPN):
+                net.checked = False
 
     def outputs(self) -> tuple[str, ...]:
         """Return the names of what forward gives."""
-        return Differences._fields if self.steered else tuple(n for n in Differences._fields if n != "timestep_map")
+        steered = isinstance(self.v, SteeredFlow)
+        return tuple(n for n in Differences._fields if steered or n != "timestep_map")
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"]
@@ -69,15 +73,10 @@ class WholePath(nn.Module):
         """Return reconstruction, T map (if there is a TPN), score map and image score."""
         ts = full_t(self.t, image)
         xt = interpolate(noise, image, ts)
-        t_maps: tuple[Tensor, ...] = ()
-        if self.steered:
-            x1_hat, t_map = steered_step(self.flow, self.tpn, xt, ts, c)
-            t_maps = (t_map,)
-        else:
-            x1_hat = euler(self.flow, xt, self.t, c, 1).x1
-        x1_hat = x1_hat.clamp(-1, 1)
-        maps = score_map(distances(self.features, image, x1_hat, self.scoring.pixel), self.scoring, self.ratios)
-        return (x1_hat, *t_maps, maps, image_score(maps, self.scoring.padded))
+        self.t_maps.clear()
+        x1_hat = (xt + (1 - self.t) * self.v(xt, ts, c)).clamp(-1, 1)
+        maps = score_map(distances(self.features, image, x1_hat, pixel=self.scoring.pixel), self.scoring, self.ratios)
+        return (x1_hat, *self.t_maps, maps, image_score(maps, self.scoring.padded))
 
 
 def export_onnx(model: TimeNet, path: str | Path, method: str | None = None) -> Path:

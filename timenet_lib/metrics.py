@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 from scipy import ndimage
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from timenet_lib.errors import InputError
 
@@ -24,37 +24,34 @@ class Interval(NamedTuple):
 
 
 def auroc(scores: Float[np.ndarray, "..."], defective: Shaped[np.ndarray, "..."]) -> float:
-    """Return the area under the ROC curve: the chance that a defective one scores above a normal one, ties as half.
+    """Compute the area under the ROC curve: the chance that a defective one scores above a normal one, ties as half.
 
-    Paper: eq. (6). I-AUROC for (images,), P-AUROC for (b, h, w); in [0, 1], 0.5 is chance. Scores that are not finite,
-    and labels that are not boolean, of one kind only or of another shape, are an InputError.
+    Paper: eq. (6). I-AUROC for (images,), P-AUROC for (b, h, w); in [0, 1], 0.5 is chance. Raises InputError for scores
+    that are not finite, and for labels that are not boolean, of one kind only or of another shape.
     """
     check_scores(scores, defective)
-    good, bad = np.sort(scores[~defective]), np.sort(scores[defective])
-    below, not_above = np.searchsorted(good, bad), np.searchsorted(good, bad, side="right")
-    return float((below + not_above).sum() / (2 * good.size * bad.size))  # whole numbers until here: exact
+    return float(roc_auc_score(defective.ravel(), scores.ravel()))
 
 
 def average_precision(scores: Float[np.ndarray, "..."], defective: Shaped[np.ndarray, "..."]) -> float:
-    """Return the mean precision over the defective ones, each at its own score as threshold.
+    """Compute the mean precision over the defective ones, each at its own score as threshold.
 
-    Not in the paper; common beside AUROC where defects are rare. In (0, 1], chance is the share of defective ones.
+    Not in the paper; common where defects are rare. In (0, 1], chance is the share of defective ones. Raises as auroc.
     """
     check_scores(scores, defective)
     return float(average_precision_score(defective.ravel(), scores.ravel()))
 
 
 def max_f1_threshold(scores: Float[np.ndarray, "..."], defective: Shaped[np.ndarray, "..."]) -> float:
-    """Return the score at and above which "defective" gives the largest F1.
+    """Find the score at and above which "defective" gives the largest F1.
 
-    Paper: section 3.1.2, figure 6. One of the scores; of several, the lowest, which misses the fewest defects.
+    Paper: section 3.1.2, figure 6. One of the scores; of several, the lowest, which misses the fewest defects. Raises
+    as auroc.
     """
     check_scores(scores, defective)
-    thresholds = np.unique(scores)
-    found = np.count_nonzero(defective) - np.searchsorted(np.sort(scores[defective]), thresholds)
-    called = scores.size - np.searchsorted(np.sort(scores, axis=None), thresholds)
-    f1 = 2 * found / (called + np.count_nonzero(defective))  # 2 TP / (2 TP + FP + FN)
-    return float(thresholds[np.argmax(f1)])
+    precision, recall, thresholds = precision_recall_curve(defective.ravel(), scores.ravel())
+    f1 = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    return float(thresholds[np.argmax(f1[:-1])])
 
 
 def pro(score_maps: Float[np.ndarray, "..."], masks: Shaped[np.ndarray, "..."], limit: float = 0.3) -> float:

@@ -7,9 +7,9 @@ import difflib
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from timenet_lib.errors import InputError
-from timenet_lib.nets.unet import UNetConfig
-from timenet_lib.untrusted import check_fields, check_list, check_name, check_number, shown
+from timenet_lib.errors import InputError, shown
+from timenet_lib.files import check_fields, check_list, check_name, check_number
+from timenet_lib.unet import UNetConfig
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ class Preset:
     drawn_train: int
     drawn_good: int
     drawn_defective: int
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """What drawn_folder takes: the drawn data set of this preset, when no folder is given."""
+        counts = {"train": self.drawn_train, "good": self.drawn_good, "defective": self.drawn_defective}
+        return {"size": self.image_size, "seed": 0, **counts}
 
     def unet_config(self, num_classes: int) -> UNetConfig:
         """Return the shape of flow_0, flow_1 and TPN for so many classes."""

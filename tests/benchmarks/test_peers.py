@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from timenet_lib import baselines, benchmark, checkpoints
-from timenet_lib.ablations import TestSet
-from timenet_lib.baselines import (
+from timenet_lib.data.drawn import write_drawn
+from timenet_lib.data.folder import index_folder
+from timenet_lib.data.textures import drawn_textures
+from timenet_lib.data.training_set import load_training_set
+from timenet_lib.detector import TimeNet, with_defects
+from timenet_lib.engine.stages import Run, seeded
+from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.evidence import benchmark
+from timenet_lib.evidence import peers as baselines
+from timenet_lib.evidence import peers_training as peers
+from timenet_lib.evidence.ablations import TestSet
+from timenet_lib.evidence.benchmark import DDIM_TS, METHODS, SAYS, Contest, format_benchmark, run_benchmark
+from timenet_lib.evidence.evaluate import KEYS, metrics_of, validation_auroc
+from timenet_lib.evidence.peers import (
     DIFFUSION_STEPS,
     ddim_reconstruct,
     diffusion_scheduler,
@@ -20,22 +31,16 @@ from timenet_lib.baselines import (
     quiet_libraries,
     stride_for,
 )
-from timenet_lib.benchmark import DDIM_TS, METHODS, SAYS, Contest, format_benchmark, run_benchmark
-from timenet_lib.data.drawn import write_drawn
-from timenet_lib.data.folder import index_folder
-from timenet_lib.data.images import as_float
-from timenet_lib.data.synthesis import Synthesiser, drawn_textures
-from timenet_lib.detector import TimeNet, with_defects
-from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.evaluate import KEYS, metrics_of, validation_auroc
-from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.unet import UNet
+from timenet_lib.evidence.peers_training import load_diffusion, load_draem, train_peers
+from timenet_lib.features import build_extractor
+from timenet_lib.models import Models
+from timenet_lib.path import as_float
+from timenet_lib.pooling import image_score
 from timenet_lib.presets import CI
-from timenet_lib.reconstruct import Models
-from timenet_lib.score import image_score, score_maps
-from timenet_lib.training import peers
-from timenet_lib.training.peers import load_diffusion, load_draem, train_peers
-from timenet_lib.training.stages import Run, load_training_set, seeded
+from timenet_lib.scopes import score_maps
+from timenet_lib.synthesis import Synthesiser
+from timenet_lib.unet import UNet
+from timenet_lib.weights import load_stage, read_record
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own
 IMAGES = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -59,7 +64,7 @@ def test_ddim_with_the_true_velocity_gives_the_image_back():
     net.scheduler = diffusion_scheduler()
     for t in (0.5, 0.83, 0.95):
         net.asked = []
-        x1_hat = ddim_reconstruct(net, X1, torch.zeros(2, dtype=torch.long), t)
+        x1_hat = ddim_reconstruct(net, X1, torch.zeros(2, dtype=torch.long), t=t)
         assert torch.allclose(x1_hat, X1, atol=1e-3)
         stride = stride_for(net.scheduler, t, 10)
         assert net.asked == [stride * i - 1 for i in range(10, 0, -1)]
@@ -117,7 +122,9 @@ def index(tmp_path_factory):
 @pytest.fixture(scope="module")
 def make_run(index, textures):
     data = load_training_set(index, 32)
-    return lambda out, **options: Run(out, CI, data, **{"textures": textures, "progress": False, "steps": 2, **options})
+    return lambda out, **options: Run(
+        out=out, preset=CI, data=data, **{"textures": textures, "progress": False, "steps": 2, **options}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +165,9 @@ def test_warnings_are_kept_from_the_reader_inside_only():
 def test_trained_peers_come_back_frozen_as_they_were_left(trained, make_run, tmp_path):
     diffusion, draem = load_diffusion(trained), load_draem(trained)
     for name, net in (("diffusion", diffusion), ("draem", draem)):
-        record = checkpoints.read_record(trained, name)
+        record = read_record(trained, name)
         assert (record["training"]["steps"], record["classes"], record["parents"]) == (2, ["button", "die"], {})
-        state, _ = checkpoints.load_stage(trained, name)
+        state, _ = load_stage(trained, name)
         assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
         assert not net.training
         assert not any(p.requires_grad for p in net.parameters())
@@ -212,7 +219,7 @@ def test_draem_has_a_sixteenth_of_anomalibs_weights_at_a_quarter_of_its_width():
 
 def test_draems_loss_wants_the_clean_image_and_the_mask(textures):
     pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
-    synthesiser = Synthesiser(IMAGES, torch.arange(6) % 2, textures, 1.0, seed=0)
+    synthesiser = Synthesiser(IMAGES, torch.arange(6) % 2, textures, anomalous_share=1.0, seed=0)
     x_a, x1, masks, _ = synthesiser.batch(3, range(4))
     assert masks.any()
 
@@ -263,7 +270,7 @@ def test_ddim_is_rebuilt_from_its_best_level_on_validation(make_contest, index, 
     net, model, v = load_diffusion(trained), contest.model, contest.validation
 
     def rebuilt(images, c, t, seed):
-        return score_maps([model.distances(as_float(images), ddim_reconstruct(net, as_float(images), c, t, seed))],
+        return score_maps([model.distances(as_float(images), ddim_reconstruct(net, as_float(images), c, t=t, seed=seed))],
                           model.scoring)  # fmt: skip
 
     maps, scores = METHODS["ddim"](contest, 2)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from timenet_lib.nets.unet import UNet
+from timenet_lib.engine.loop import fast_bfloat16
 from timenet_lib.presets import DEMO
-from timenet_lib.training.loop import fast_bfloat16
+from timenet_lib.unet import UNet
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: make test-peers installs it")
 BATCH, ROUNDS, MOST = 16, 7, 40  # rounds that are measured; on a busy machine up to so many

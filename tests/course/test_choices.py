@@ -4,7 +4,8 @@ import pytest
 
 from timenet_lib.course import models, scoring
 from timenet_lib.errors import InputError
-from timenet_lib.score import smooth, upsample
+from timenet_lib.pooling import smooth
+from timenet_lib.score import upsample
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,9 @@ import torch
 from timenet_lib.calibration import Calibration
 from timenet_lib.course import contours
 from timenet_lib.course.models import Example
-from timenet_lib.course.style import COLOURS, outlines
+from timenet_lib.course.style import COLOURS
 from timenet_lib.errors import InputError
+from timenet_lib.pictures import outlines
 from timenet_lib.score import Ratios, Scoring
 
 KNOWN = Calibration(Ratios((1.0,), 1.0), 2.0, 4.0, Scoring())

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from timenet_lib.ablations import TestSet
-from timenet_lib.benchmark import SAYS
-from timenet_lib.checkpoints import sha256, shipped_weights
 from timenet_lib.course import evidence, evidence_figures
 from timenet_lib.data.folder import Sample
+from timenet_lib.evidence.ablations import TestSet
+from timenet_lib.evidence.benchmark import SAYS
+from timenet_lib.files import sha256
+from timenet_lib.weights import shipped_weights
 
 DEMO = shipped_weights("demo")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from timenet_lib.checkpoints import write_atomically
 from timenet_lib.course.figures import read_manifest, save_figure, save_table, save_viewer
 from timenet_lib.course.style import new_figure, with_alt
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.errors import InputError, OutputError
+from timenet_lib.files import write_atomically
 
 
 def line(height=1.0):

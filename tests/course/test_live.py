@@ -47,12 +47,12 @@ def test_the_panels_are_what_predict_gives(explorer, model, drawn_ci):
     assert (chosen["noise seed"], chosen["t"], chosen["method"]) == ("7", "0.40", "flow 0")
     sample = [s for s in drawn_ci.test if s.class_name == "fabric"][1]
     x1 = models.load_example(sample, 32).x1[None]
-    p = model.predict(x1, "fabric", "flow_0", 0.4, 7)
+    p = model.predict(x1, "fabric", "flow_0", t=0.4, seed=7)
     assert (explorer.prediction.reconstruction == p.reconstruction).all()
     assert (explorer.prediction.score_map == p.score_map).all()
     _, noised, rebuilt, *_ = explorer._panels[0]
     assert (rebuilt.frames == to_display(p.reconstruction[0])).all()
-    xt = model.reconstruct(x1, model.labels(["fabric"]), "flow_0", 0.4, 7).xt[0]
+    xt = model.reconstruct(x1, model.labels(["fabric"]), "flow_0", t=0.4, seed=7).xt[0]
     assert (noised.frames == to_display(xt)).all()
     word = "defective" if p.defective[0] else "sound"
     assert shown(explorer, "score map")["readouts"] == [verdict(float(p.image_score[0]), p.threshold)]

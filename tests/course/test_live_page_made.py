@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from timenet_lib.checkpoints import read_record
 from timenet_lib.course import live_page, maintain
 from timenet_lib.course.figures import LIVE_PAGE, write_manifest
 from timenet_lib.course.live_page import (
@@ -33,6 +32,7 @@ from timenet_lib.course.runner import RunResult
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.score import Scoring
+from timenet_lib.weights import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "figures" / LIVE_PAGE

@@ -33,7 +33,7 @@ PYPLOT = "from matplotlib import pyplot as plt\nplt.plot([0, 1])\nNone"
 WARNS = """import warnings
 warnings.warn("mind this")
 warnings.warn("old in a cell", PendingDeprecationWarning)
-for where in ("timenet_lib.nets.unet", "another_library"):
+for where in ("timenet_lib.unet", "another_library"):
     warnings.warn_explicit("old in " + where, DeprecationWarning, "file.py", 1, module=where)"""
 MEMORY = "import time\nblock = bytearray(b'x') * 200_000_000\ntime.sleep(1)"
 
@@ -148,7 +148,7 @@ def test_a_kernel_that_dies_is_reported_and_the_rest_still_runs(bad):
 
 def test_what_a_cell_or_the_library_is_warned_of_is_reported_and_not_what_others_are(bad):
     assert bad["03_warns"].error.cell == 5
-    for word in ("mind this", "old in a cell", "old in timenet_lib.nets.unet"):
+    for word in ("mind this", "old in a cell", "old in timenet_lib.unet"):
         assert word in bad["03_warns"].error.message
     assert "another_library" not in bad["03_warns"].error.message
 

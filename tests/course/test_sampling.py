@@ -8,10 +8,10 @@ from timenet_lib.course import sampling
 from timenet_lib.course.models import Example
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
-from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.unet import UNet
+from timenet_lib.features import build_extractor
+from timenet_lib.models import Models
 from timenet_lib.presets import CI
-from timenet_lib.reconstruct import Models
+from timenet_lib.unet import UNet
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,9 @@ def test_the_steps_explorer_shows_every_flow_in_one_step_and_in_ten(model):
     assert titles == ["image", "noised", "flow 0, 1 step", "flow 0, 10 steps", "flow 1, 1 step",
                       "flow 1, 10 steps"]  # fmt: skip
     error = float(
-        (model.reconstruct(example.x1[None], torch.tensor([0]), "flow_0", 0.8, 0).x1_hat - example.x1).square().mean()
+        (model.reconstruct(example.x1[None], torch.tensor([0]), "flow_0", t=0.8, seed=0).x1_hat - example.x1)
+        .square()
+        .mean()
     )
     assert item["panels"][2]["readouts"][1] == f"squared error {error:.4f}"
     assert viewer.step == 1

@@ -11,8 +11,9 @@ import torch
 from matplotlib import pyplot as plt
 
 from timenet_lib.course import style
-from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, new_figure, outline, to_display, use_style
+from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display, use_style
 from timenet_lib.errors import InputError
+from timenet_lib.pictures import heat, outline
 
 REFUSED = (InputError, jaxtyping.TypeCheckError)  # the second where shapes are checked while the tests run
 

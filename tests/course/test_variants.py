@@ -8,14 +8,14 @@ from timenet_lib.course.gain import format_gain, measure_gain
 from timenet_lib.course.repair import course_pairs
 from timenet_lib.course.variants import VARIANTS, CutOff, format_variants, measure_variants, train_variant, with_tpn
 from timenet_lib.data.folder import load_images
-from timenet_lib.data.synthesis import drawn_textures
+from timenet_lib.data.textures import drawn_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
-from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.tpn import TPN
-from timenet_lib.nets.unet import UNet
+from timenet_lib.features import build_extractor
+from timenet_lib.models import Models
 from timenet_lib.presets import CI
-from timenet_lib.reconstruct import Models
+from timenet_lib.tpn import TPN
+from timenet_lib.unet import UNet
 
 
 @pytest.fixture(scope="module")

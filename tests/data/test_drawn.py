@@ -16,15 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from timenet_lib.data import drawn
-from timenet_lib.data.drawn import (
-    CLASSES,
-    KINDS,
-    OBJECTS,
-    TEXTURES,
-    draw_defective,
-    draw_normal,
-    draw_texture,
-)
+from timenet_lib.data.drawn import CLASSES, KINDS, OBJECTS, TEXTURES, draw_defective, draw_normal, draw_texture
 from timenet_lib.errors import DataError, InputError
 
 PAIRS = [(name, kind) for name in CLASSES for kind in KINDS[name]]

@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 
 from timenet_lib.data.folder import load_image
-from timenet_lib.data.images import as_float, as_uint8, image_batch
+from timenet_lib.data.images import image_batch
 from timenet_lib.errors import DataError, InputError
+from timenet_lib.path import as_float, as_uint8
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from click.testing import CliRunner
 from fuzzing import JUNK, RUNS, altered_json, fuzz, one_line
 from hypothesis import strategies as st
 
-from timenet_lib import cli
+from timenet_lib import __main__ as cli
 from timenet_lib.data.folder import FolderIndex
+from timenet_lib.data.training_set import TrainingSet
+from timenet_lib.engine.loop import Budget
 from timenet_lib.errors import InputError, TimeNetError
-from timenet_lib.nets.unet import UNet
+from timenet_lib.files import parse_json
 from timenet_lib.presets import CI, DEMO, PAPER, Preset, preset_from_dict
 from timenet_lib.score import Scoring
-from timenet_lib.training.loop import Budget
-from timenet_lib.training.stages import TrainingSet
-from timenet_lib.untrusted import parse_json
+from timenet_lib.unet import UNet
 
 
 @RUNS
@@ -96,13 +96,13 @@ def no_work(tmp_path, monkeypatch):
         assert preset_from_dict(run.preset.as_dict()) == run.preset  # what it leaves can be loaded
         begin()
 
-    command = "timenet_lib.training.command."
+    command = "timenet_lib.engine.command."
     monkeypatch.setattr(f"{command}training_index", lambda *args: index)
-    monkeypatch.setattr(f"{command}texture_images", lambda *args: None)
+    monkeypatch.setattr(f"{command}load_textures", lambda *args: None)
     monkeypatch.setattr(f"{command}load_training_set", lambda *args: data)
     monkeypatch.setattr(f"{command}TRAIN", {"all": begin_training})
     monkeypatch.setattr("timenet_lib.data.drawn.writer.write_all", begin)
-    monkeypatch.setattr("timenet_lib.cost.network_costs", begin)
+    monkeypatch.setattr("timenet_lib.evidence.cost.network_costs", begin)
     monkeypatch.setattr("timenet_lib.detector.TimeNet.from_pretrained", begin)
 
 

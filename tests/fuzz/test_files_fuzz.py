@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
-from timenet_lib import checkpoints
-from timenet_lib import couplings as couplings_module
-from timenet_lib.couplings import Couplings, make_couplings
+from timenet_lib import features as extractors
 from timenet_lib.detector import TimeNet
+from timenet_lib.engine import couplings as couplings_module
+from timenet_lib.engine import stages
+from timenet_lib.engine.couplings import Couplings, make_couplings
+from timenet_lib.engine.loop import Budget, Losses, digest, load_checkpoint, train_loop
 from timenet_lib.errors import TimeNetError
-from timenet_lib.nets import extractors
-from timenet_lib.nets.extractors import build_extractor
-from timenet_lib.nets.tpn import TPN
-from timenet_lib.nets.unet import UNet
+from timenet_lib.features import build_extractor
+from timenet_lib.files import sha256
 from timenet_lib.presets import CI
-from timenet_lib.training import stages
-from timenet_lib.training.loop import Budget, Losses, digest, load_checkpoint, train_loop
+from timenet_lib.tpn import TPN
+from timenet_lib.unet import UNet
+from timenet_lib.weights import save_stage
 
 STAGES = ("flow_0", "flow_1", "tpn")
 FILES = (*(f"{s}.json" for s in STAGES), *(f"{s}.safetensors" for s in STAGES), "calibration.json",
@@ -46,12 +47,12 @@ def whole(tmp_path_factory):
         for p in net.parameters():
             p.data = 0.1 * torch.randn(p.shape, generator=g)
         about = {"preset": PRESET.as_dict(), "classes": ["die", "gear"], "parents": parent, "seed": 0}
-        parent = {name: checkpoints.save_stage(made, name, net, about)}
+        parent = {name: save_stage(made, name, net, about)}
     net = build_extractor("embedded", "random", PRESET.levels).net
-    checkpoints.save_stage(made, "extractor", net, {"classes": ["die"]})
+    save_stage(made, "extractor", net, {"classes": ["die"]})
     model = TimeNet.from_pretrained(made)
     x = torch.rand(4, 3, SIZE, SIZE, generator=g) * 2 - 1
-    model.calibrate(x, "die", torch.randint(256, (2, 3, SIZE, SIZE), generator=g, dtype=torch.uint8))
+    model.calibrate(x, "die", textures=torch.randint(256, (2, 3, SIZE, SIZE), generator=g, dtype=torch.uint8))
     model.save_calibration(made)
     return made
 
@@ -86,7 +87,7 @@ def alterations(whole):
             else:
                 files[name] = draw(altered_safetensors(contents[name]))
                 if draw(st.booleans()):
-                    old, new = (checkpoints.sha256(c[name]).encode() for c in (contents, files))
+                    old, new = (sha256(c[name]).encode() for c in (contents, files))
                     records = {k: files.get(k, contents[k]) for k in FILES if k.endswith(".json")}
                     files |= {k: v.replace(old, new) for k, v in records.items() if old in v}
         if draw(st.integers(0, 29)) == 0:
@@ -275,6 +276,6 @@ def test_a_stage_needs_no_memory_before_its_weights_are_known_to_fit(tmp_path):
     """A record that names a network of hundreds of gigabytes, beside a few bytes of weights."""
     preset = CI.as_dict() | {"base": 1024, "multipliers": [64] * 3, "attention": []}
     for name, net in (("flow_0", UNet(CI.unet_config(1))), ("tpn", TPN(CI.unet_config(1)))):
-        checkpoints.save_stage(tmp_path, name, net, {"preset": preset, "classes": ["die"]})
+        save_stage(tmp_path, name, net, {"preset": preset, "classes": ["die"]})
     with pytest.raises(TimeNetError, match=r"flow_0\.safetensors was made for another configuration"):
         TimeNet.from_pretrained(tmp_path)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from timenet_lib import losses, path, score, solvers
-from timenet_lib.nets.tpn import steered_step
 from timenet_lib.path import per_image
 from timenet_lib.presets import CI
+from timenet_lib.tpn import steered_step
 
 FILE = Path(__file__).parents[2] / "notebooks" / "timenet_in_one_file.py"
 SAME = {"rtol": 1e-5, "atol": 1e-6}
@@ -99,7 +99,10 @@ def test_equations_1_to_4_are_the_librarys(one, nets, models, batch):
     close(one.interpolate(x0, x1, t), path.interpolate(x0, x1, t))
     close(one.flow_loss(nets[0], x0, x1, t, c), losses.flow_loss(models.flow_1, x0, x1, t, c))
     for steps in (1, 3):
-        close(one.euler(nets[0], x0, 0.25, c, steps), solvers.euler(models.flow_1, x0, 0.25, c, steps).x1)
+        close(
+            one.euler(nets[0], x0, 0.25, c, num_steps=steps),
+            solvers.euler(models.flow_1, x0, 0.25, c, num_steps=steps).x1,
+        )
     close(one.euler(nets[0], x0, 0.25, c), solvers.one_step(models.flow_1, x0, path.full_t(0.25, x0), c).x1)
 
 
@@ -112,7 +115,7 @@ def test_algorithm_1_pairs_a_noise_with_the_image_it_leads_to(one, batch):
     again, x1 = one.reflow_pairs(v, x0, c, tol=1e-5)
     assert again is x0
     close(x1, solvers.rk45(v, x0, 0.0, c, tol=1e-5).x1, rtol=0, atol=1e-3)
-    close(x1, solvers.euler(v, x0, 0.0, c, 2000).x1, rtol=0, atol=1e-2)
+    close(x1, solvers.euler(v, x0, 0.0, c, num_steps=2000).x1, rtol=0, atol=1e-2)
     assert (x1 - x0).abs().mean() > 0.2
 
 

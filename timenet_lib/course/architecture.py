@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from timenet_lib.course.style import COLOURS, new_figure, styled
-from timenet_lib.nets.tpn import TPN
-from timenet_lib.nets.unet import UNet
+from timenet_lib.tpn import TPN
+from timenet_lib.unet import UNet
 
 BLOCK, GAP, DEPTH = 0.62, 0.2, 0.42  # width of a block, room between two, how much lower a level lies
 INCH = 0.68  # of a unit

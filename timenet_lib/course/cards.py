@@ -10,10 +10,10 @@ from typing import Any
 
 import nbformat
 
-from timenet_lib.checkpoints import write_atomically, write_json
 from timenet_lib.course.notebooks import dump, normalise, sources_hash, stamp
 from timenet_lib.course.runner import RunResult, find_notebooks
 from timenet_lib.errors import InputError
+from timenet_lib.files import write_atomically, write_json
 
 FILE = "run.json"
 MADE = {"preset": "demo", "device": "cpu", "from_scratch": False}  # a run that the cards may speak of

@@ -11,10 +11,11 @@ from timenet_lib.calibration import Calibration
 from timenet_lib.course import formulas
 from timenet_lib.course.models import Example, check_names
 from timenet_lib.course.scoring import FOUND, TRUTH
-from timenet_lib.course.style import Number, heat, outlines, to_display
+from timenet_lib.course.style import to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.errors import InputError
-from timenet_lib.score import image_score
+from timenet_lib.pictures import Number, heat, outlines
+from timenet_lib.pooling import image_score
 
 SHARES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 4.0, 6.0)
 

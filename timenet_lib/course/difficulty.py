@@ -13,11 +13,11 @@ from torch import Tensor
 
 from timenet_lib.data.drawn import VERSION, drawn_folder
 from timenet_lib.data.folder import FolderIndex, index_folder, load_images
-from timenet_lib.data.images import as_float
 from timenet_lib.detector import TimeNet
-from timenet_lib.evaluate import evaluate
+from timenet_lib.evidence.evaluate import evaluate
 from timenet_lib.metrics import auroc
-from timenet_lib.reconstruct import Models
+from timenet_lib.models import Models
+from timenet_lib.path import as_float
 
 VALIDATION_SEED = 1  # 0 draws the training and the test images
 PER_CLASS = {"train": 0, "good": 20, "defective": 42}

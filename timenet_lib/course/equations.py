@@ -10,8 +10,8 @@ from pathlib import Path
 
 import nbformat
 
-from timenet_lib.checkpoints import write_atomically
 from timenet_lib.errors import InputError
+from timenet_lib.files import write_atomically
 
 ITEMS = {
     "eq-1": "(1) the flow's loss", "eq-2": "(2) the ODE, solved in steps", "eq-3": "(3) one step",

@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from timenet_lib.ablations import own_gain
-from timenet_lib.benchmark import SAYS
-from timenet_lib.checkpoints import sha256, shipped_weights
 from timenet_lib.course.figures import markdown_table
-from timenet_lib.evaluate import KEYS
-from timenet_lib.intervals import gain_words
-from timenet_lib.reported import reported, reported_value
+from timenet_lib.evidence.ablations import own_gain
+from timenet_lib.evidence.benchmark import SAYS
+from timenet_lib.evidence.evaluate import KEYS
+from timenet_lib.evidence.intervals import gain_words
+from timenet_lib.evidence.reported import reported, reported_value
+from timenet_lib.files import sha256
+from timenet_lib.weights import shipped_weights
 
 NAMES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
 PAPERS = ("DRAEM", "PatchCore", "UniAD", "OmniAL", "HVQ-Trans", "DiAD", "TimeNet", "TimeNet, tuned a class")

@@ -9,16 +9,18 @@ from matplotlib.figure import Figure
 from safetensors import safe_open
 from torch import Tensor
 
-from timenet_lib.ablations import TestSet
-from timenet_lib.benchmark import SAYS
-from timenet_lib.checkpoints import shipped_weights
 from timenet_lib.course.evidence import NAMES
 from timenet_lib.course.explore import T_RANGE, column_title
 from timenet_lib.course.models import Example, load_example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.data.folder import FolderIndex, Sample
-from timenet_lib.evaluate import KEYS
-from timenet_lib.score import Distances, image_score, score_maps
+from timenet_lib.evidence.ablations import TestSet
+from timenet_lib.evidence.benchmark import SAYS
+from timenet_lib.evidence.evaluate import KEYS
+from timenet_lib.pooling import image_score
+from timenet_lib.scopes import score_maps
+from timenet_lib.score import Distances
+from timenet_lib.weights import shipped_weights
 
 GREY = "#767676"
 METHOD_PICTURE = 0.68  # inches
@@ -136,7 +138,7 @@ def judge(tests: TestSet, parts: Sequence[Distances]) -> Judged:
     """Score every test image as predict does, with the calibrated constants; parts are the last method's distances."""
     model = tests.model
     known = model.calibrated(model.methods[-1])
-    scores = image_score(score_maps(parts, model.scoring, "calibrated", known.ratios), model.scoring.padded)
+    scores = image_score(score_maps(parts, model.scoring, "calibrated", calibrated=known.ratios), model.scoring.padded)
     return Judged(scores, torch.tensor([s.defective for s in tests.index.test]), known.threshold)
 
 

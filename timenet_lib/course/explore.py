@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 
 from timenet_lib.course import formulas
 from timenet_lib.course.models import Example, check_names, load_example
-from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, outline, to_display
+from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import Prediction, TimeNet
+from timenet_lib.pictures import heat, outline
 
 T_RANGE = (0.5, 1.0)  # of the colours of a T map
 PICTURE = 0.95  # inches
@@ -54,7 +55,7 @@ def over_t(
 ) -> dict[str, list[Prediction]]:
     """Return each method's predictions for every t."""
     x1, classes = stack(examples)
-    return {m: [model.predict(x1, classes, m, t, seed) for t in ts] for m in model.methods}
+    return {m: [model.predict(x1, classes, m, t=t, seed=seed) for t in ts] for m in model.methods}
 
 
 def timestep_explorer(
@@ -64,7 +65,7 @@ def timestep_explorer(
     check_names(examples)
     x1, _ = stack(examples)
     c = model.labels([e.class_name for e in examples])
-    noised = [to_display(model.reconstruct(x1, c, "flow_0", t, seed).xt) for t in ts]
+    noised = [to_display(model.reconstruct(x1, c, "flow_0", t=t, seed=seed).xt) for t in ts]
     predictions = over_t(model, examples, ts, seed)
     items = {}
     for i, example in enumerate(examples):
@@ -107,7 +108,7 @@ def row_over_t(model: TimeNet, example: Example, ts: Sequence[float], seed: int 
     c = model.labels([example.class_name])
     rows: dict[str, list[np.ndarray | Heat]] = {"noised": []}
     for t in ts:
-        rows["noised"].append(to_display(model.reconstruct(example.x1[None], c, "flow_0", t, seed).xt[0]))
+        rows["noised"].append(to_display(model.reconstruct(example.x1[None], c, "flow_0", t=t, seed=seed).xt[0]))
     for method, predictions in over_t(model, [example], ts, seed).items():
         rows[method] = [to_display(p.reconstruction[0]) for p in predictions]
     return image_grid(rows, [f"t = {t:.2f}" for t in ts], size=PICTURE)

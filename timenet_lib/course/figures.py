@@ -11,10 +11,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from timenet_lib.checkpoints import write_atomically
 from timenet_lib.course.render import render
 from timenet_lib.course.viewer import Viewer
 from timenet_lib.errors import InputError
+from timenet_lib.files import write_atomically
 
 MANIFEST = "manifest.json"
 LIVE_PAGE = "interactive/live_repair.html"  # made apart from the notebooks, by live_page: not in the manifest

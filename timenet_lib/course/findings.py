@@ -10,16 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timenet_lib.ablations import TestSet, ablate_levels, ablate_steps, ablate_t
 from timenet_lib.course.evidence import NAMES, Table
 from timenet_lib.course.models import course_data, stratified
-from timenet_lib.data.synthesis import drawn_textures
+from timenet_lib.data.textures import drawn_textures
+from timenet_lib.data.training_set import load_training_set, training_index
 from timenet_lib.detector import TimeNet
-from timenet_lib.intervals import gain_words
+from timenet_lib.engine.stages import Run, train_all
+from timenet_lib.evidence.ablations import TestSet, ablate_levels, ablate_steps, ablate_t
+from timenet_lib.evidence.intervals import gain_words
+from timenet_lib.evidence.reported import reported_value
 from timenet_lib.presets import get_preset
-from timenet_lib.reported import reported_value
-from timenet_lib.training.command import training_index
-from timenet_lib.training.stages import Run, load_training_set, train_all
 
 REDUCED = {"flow_steps": 1000, "num_couplings": 192, "reflow_steps": 300, "tpn_steps": 500}
 FEWER_TS = (0.5, 0.65, 0.75, 0.8, 0.85, 0.95)
@@ -31,12 +31,14 @@ Say = Callable[[str], None]
 def measure_trainings(folder: Path, seeds: Sequence[int] = (1, 2, 3), say: Say = lambda line: None) -> dict[str, Any]:
     """Train all stages once a seed at a reduced budget, resumed from the folder, and measure what verdicts need."""
     preset = replace(get_preset("demo"), **REDUCED)  # type: ignore[arg-type]
-    data = load_training_set(training_index(None, preset), preset.image_size)
+    data = load_training_set(training_index(None, preset.drawn), preset.image_size)
     runs = []
     for seed in seeds:
         out = folder / str(seed)
         say(f"training seed {seed}")
-        train_all(Run(out, preset, data, drawn_textures(preset.image_size), seed, resume=True))
+        train_all(
+            Run(out=out, preset=preset, data=data, textures=drawn_textures(preset.image_size), seed=seed, resume=True)
+        )
         runs.append({"training_seed": seed, **measure_training(TimeNet.from_pretrained(out), say)})
     return {
         "runs": runs, "reduced": REDUCED, "preset": "demo", "seed": 0, "images": runs[0]["images"],

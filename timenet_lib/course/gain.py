@@ -7,10 +7,10 @@ import numpy as np
 from torch import Tensor
 
 from timenet_lib.data.folder import FolderIndex, load_images
-from timenet_lib.data.synthesis import Synthesised
 from timenet_lib.detector import TimeNet
-from timenet_lib.diagnostics import measure_failures
-from timenet_lib.evaluate import KEYS, evaluate_method
+from timenet_lib.evidence.diagnostics import measure_failures
+from timenet_lib.evidence.evaluate import KEYS, evaluate_method
+from timenet_lib.synthesis import Synthesised
 
 Say = Callable[[str], None]
 

@@ -15,12 +15,14 @@ from timenet_lib.course.contours import rates, verdict
 from timenet_lib.course.explore import T_RANGE, score_range
 from timenet_lib.course.models import Example, load_example
 from timenet_lib.course.scoring import FOUND
-from timenet_lib.course.style import COLOURS, LABELS, Number, heat, outline, to_display
+from timenet_lib.course.style import COLOURS, LABELS, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, Sample
 from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.errors import InputError
-from timenet_lib.path import full_t, image_noise, interpolate
+from timenet_lib.keyed import image_noise
+from timenet_lib.path import full_t, interpolate
+from timenet_lib.pictures import Number, heat, outline
 
 NAMES = ("class", "image", "noise seed", "t", "method")  # what there is to choose, in this order
 TS = tuple(round(0.05 * i, 2) for i in range(6, 20))
@@ -109,7 +111,7 @@ class LiveExplorer(Viewer):
         example = load_example(self._samples[name][chosen[1]], self._model.preset.image_size)
         seed, t, method = self._seeds[chosen[2]], self._ts[chosen[3]], self._model.methods[chosen[4]]
         x1 = example.x1[None]
-        self.prediction = self._model.predict(x1, name, method, t, seed)
+        self.prediction = self._model.predict(x1, name, method, t=t, seed=seed)
         xt = interpolate(image_noise(x1, seed), x1, full_t(t, x1))
         photo = outline(to_display(example.x1), example.mask.numpy(), scale=3)
         return [

@@ -21,16 +21,18 @@ import torch
 from jaxtyping import Bool, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
-from timenet_lib.checkpoints import sha256, write_atomically
 from timenet_lib.course.explore import T_RANGE
 from timenet_lib.course.models import Example, course_data, load_example, pick_examples
-from timenet_lib.course.style import COLOURS, HEAT_MAP, to_display
+from timenet_lib.course.style import COLOURS, to_display
 from timenet_lib.data.folder import FolderIndex
-from timenet_lib.data.images import as_float
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.export import check_onnx, export_onnx
-from timenet_lib.score import Scoring, image_score, smooth
+from timenet_lib.files import sha256, write_atomically
+from timenet_lib.path import as_float
+from timenet_lib.pictures import HEAT_MAP
+from timenet_lib.pooling import image_score, smooth
+from timenet_lib.score import Scoring
 
 TEMPLATE, SCRIPT, WORKER, STYLE = "live.html", "live.js", "live_worker.js", "viewer.css"
 SOURCES = (TEMPLATE, SCRIPT, WORKER, STYLE)

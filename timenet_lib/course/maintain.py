@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from timenet_lib.checkpoints import read_record, write_atomically, write_json
 from timenet_lib.course.cards import write_cards, write_run
 from timenet_lib.course.equations import write_index
 from timenet_lib.course.figures import LIVE_PAGE, MANIFEST
 from timenet_lib.course.manifest import complete_manifest
 from timenet_lib.course.notebooks import normalise_file
 from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
+from timenet_lib.files import write_atomically, write_json
+from timenet_lib.weights import read_record
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WEIGHTS = REPOSITORY / "timenet_lib" / "weights" / "demo"
@@ -99,13 +100,12 @@ def record_gain() -> None:
 def record_variants() -> None:
     """Train the variants of algorithm 2 anew, half an hour, and write what they reach beside the weights."""
     from timenet_lib.course import models, repair, variants
-    from timenet_lib.data.synthesis import drawn_textures
-    from timenet_lib.training.command import training_index
-    from timenet_lib.training.stages import load_training_set
+    from timenet_lib.data.textures import drawn_textures
+    from timenet_lib.data.training_set import load_training_set, training_index
 
     model = shipped()
     test, size = models.course_data(model.preset), model.preset.image_size
-    train = load_training_set(training_index(None, model.preset), size)
+    train = load_training_set(training_index(None, model.preset.drawn), size)
     training = train.images, train.labels, drawn_textures(size)
     pairs = repair.course_pairs(model, test, PAIRS)
     results = variants.measure_variants(model, test, pairs, training, VARIANT_STEPS, say=say)
@@ -117,9 +117,9 @@ def record_benchmark() -> None:
     """Train the peers, three hours on one core, and write what all methods reach and cost beside the weights."""
     from safetensors.torch import save
 
-    from timenet_lib.benchmark import format_benchmark
     from timenet_lib.course.contest import full_benchmark
-    from timenet_lib.throughput import format_throughput
+    from timenet_lib.evidence.benchmark import format_benchmark
+    from timenet_lib.evidence.throughput import format_throughput
 
     results, pictures = full_benchmark(shipped(), REPOSITORY / "build" / "peers", "demo", say)
     write_record("benchmark.json", {**results, "command": command("benchmark")})

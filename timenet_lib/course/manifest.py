@@ -9,10 +9,10 @@ from typing import Any
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-from timenet_lib.checkpoints import sha256
 from timenet_lib.course.figures import LIVE_PAGE, MANIFEST, read_manifest, write_manifest
 from timenet_lib.course.notebooks import is_injected
 from timenet_lib.errors import InputError
+from timenet_lib.files import sha256
 
 MAKERS = {".html": "save_viewer", ".md": "save_table", ".csv": "save_table"}
 Code = dict[str, dict[int, str]]  # by notebook, then by the cell's index among all cells

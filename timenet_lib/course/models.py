@@ -9,15 +9,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from timenet_lib.checkpoints import has_stage, sha256, shipped_weights
 from timenet_lib.data.drawn import VERSION, drawn_folder
 from timenet_lib.data.drawn.writer import cache_home
 from timenet_lib.data.folder import FolderIndex, Sample, index_folder, load_image, load_mask
-from timenet_lib.detector import TimeNet
+from timenet_lib.detector import TimeNet, calibrate_folder
+from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import InputError
-from timenet_lib.evaluate import format_table
+from timenet_lib.evidence.evaluate import format_table
+from timenet_lib.files import sha256
 from timenet_lib.presets import Preset, get_preset
-from timenet_lib.training.command import train_command
+from timenet_lib.weights import has_stage, shipped_weights
 
 
 def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device: str = "cpu") -> TimeNet:
@@ -32,16 +33,17 @@ def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device:
     fields = sha256(json.dumps(get_preset(preset).as_dict()).encode())[:8]  # of another version: another training
     folder = cache_home() / f"trained-{preset}-{fields}-drawn{VERSION}-seed{seed}"
     if not (has_stage(folder, "tpn") and (folder / "calibration.json").is_file()):
-        train_command("all", folder, resume=True, device=device, preset=preset, seed=seed, progress=False)
+        choices = Choices(preset=preset)
+        train_stages(
+            "all", folder, choices, resume=True, device=device, seed=seed, progress=False, calibrate=calibrate_folder
+        )
     return TimeNet.from_pretrained(folder, device)
 
 
 def course_data(preset: str | Preset, data_dir: str = "") -> FolderIndex:
     """Return the test side of a folder of the reader's, or of the drawn data set of the preset."""
     p = get_preset(preset) if isinstance(preset, str) else preset
-    folder = (
-        Path(data_dir) if data_dir else drawn_folder(p.image_size, 0, p.drawn_train, p.drawn_good, p.drawn_defective)
-    )
+    folder = Path(data_dir) if data_dir else drawn_folder(**p.drawn)
     return index_folder(folder, parts=("test",))
 
 

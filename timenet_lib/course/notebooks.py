@@ -12,7 +12,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from timenet_lib.checkpoints import write_atomically
+from timenet_lib.files import write_atomically
 
 MAX_BYTES = 1_000_000
 MAX_LINES = 25

@@ -21,13 +21,15 @@ from PIL import Image
 from torch import Tensor
 
 from timenet_lib.course.models import load_example
-from timenet_lib.course.style import COLOURS, image_grid, new_figure, outline, to_display
+from timenet_lib.course.style import COLOURS, image_grid, new_figure, to_display
 from timenet_lib.data.folder import FolderIndex, Sample
-from timenet_lib.data.images import as_float, as_uint8
 from timenet_lib.errors import InputError, TimeNetError
+from timenet_lib.path import as_float, as_uint8
+from timenet_lib.pictures import outline
 
 RUN = (  # listens to interrupts even where whoever started the notebook does not
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from timenet_lib.cli import main; main()"
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from timenet_lib.__main__ import main; main()"
 )
 STEP = re.compile(r"step (\d+)")
 SHOW_EVERY = 0.5  # seconds

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from timenet_lib.keyed import generator, key_seed
 from timenet_lib.losses import flow_loss
-from timenet_lib.path import generator, interpolate, key_seed
+from timenet_lib.path import Pairs, full_t, interpolate
 from timenet_lib.solvers import Velocity, euler, rk45
-
-Pairs = tuple[Tensor, Tensor, Tensor, Tensor]  # x0, x1, t, c
 
 CLASSES = ("square", "ring")
 STD = 0.15  # of each blob
@@ -63,7 +62,7 @@ def exact_loss_floor(seed: int, size: int = 2**19) -> float:
     Paper: eq. (4). It is the variance of x1 - x0 given xt, t and c, estimated from so many independent pairs; for
     2**19 the standard error is 0.003.
     """
-    return float(flow_loss(exact_velocity, *independent_points(0, size, seed)).mean())
+    return float(flow_loss(exact_velocity, independent_points(0, size, seed)).mean())
 
 
 def loss_levels(seed: int) -> dict[str, float]:
@@ -103,7 +102,7 @@ def independent_points(step: int, size: int, seed: int) -> Pairs:
     g = generator(*key)
     c = torch.randint(len(CLASSES), (size,), generator=g)
     t = torch.rand(size, generator=g)
-    return noise_points(size, *key, "x0"), sample_points(c, *key, "x1"), t, c
+    return Pairs(noise_points(size, *key, "x0"), sample_points(c, *key, "x1"), t, c)
 
 
 def coupled_points(
@@ -117,7 +116,7 @@ def coupled_points(
     def pairs(step: int) -> Pairs:
         g = generator(seed, "coupled points", step)
         i = torch.randint(len(x0), (size,), generator=g)
-        return x0[i], x1[i], torch.rand(size, generator=g), c[i]
+        return Pairs(x0[i], x1[i], torch.rand(size, generator=g), c[i])
 
     return pairs
 
@@ -131,7 +130,7 @@ def train_points(v: nn.Module, pairs: Callable[[int], Pairs], steps: int, lr: fl
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = []
     for step in range(steps):
-        loss = flow_loss(v, *pairs(step)).mean()
+        loss = flow_loss(v, pairs(step)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -158,12 +157,12 @@ def trajectories(
     """
     times, path = [0.0], [x0]
 
-    def keep(t: float, xt: Tensor) -> None:
-        times.append(t)
+    def keep(t: Tensor, xt: Tensor) -> None:
+        times.append(float(t[0]))
         path.append(xt)
 
     with torch.no_grad():
-        euler(v, x0, 0.0, c, num_steps, keep)
+        euler(v, x0, full_t(0.0, x0), c, num_steps=num_steps, callback=keep)
     return torch.tensor(times), torch.stack(path)
 
 
@@ -180,10 +179,11 @@ def solver_errors(
     median, since a point near a border between two blobs ends in the other one by the smallest error.
     """
     with torch.no_grad():
-        end = rk45(v, x0, 0.0, c, tol=1e-6).x1
+        t = full_t(0.0, x0)
+        end = rk45(v, x0, t, c, tol=1e-6).x1
         solutions = {
-            "Euler": [euler(v, x0, 0.0, c, n) for n in steps],
-            "RK45": [rk45(v, x0, 0.0, c, tol) for tol in tols],
+            "Euler": [euler(v, x0, t, c, num_steps=n) for n in steps],
+            "RK45": [rk45(v, x0, t, c, tol=tol) for tol in tols],
         }
     return {
         name: [(nfe, float((x1 - end).norm(dim=1).median())) for x1, nfe in each] for name, each in solutions.items()

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from timenet_lib.course import formulas
 from timenet_lib.course.points import CENTRES, CLASSES, STD
-from timenet_lib.course.style import COLOURS, LABELS, Number, new_figure, styled
+from timenet_lib.course.style import COLOURS, LABELS, new_figure, styled
 from timenet_lib.course.viewer import Panel, Viewer
+from timenet_lib.pictures import Number
 
 CLASS_COLOURS, CLASS_MARKERS = ("#CC79A7", "#4B2E83"), ("o", "^")
 PLAIN = "#8C8C8C"  # of what belongs to no method

@@ -13,14 +13,17 @@ from timenet_lib.course import formulas
 from timenet_lib.course.explore import T_RANGE, column_title, stack
 from timenet_lib.course.gain import format_gain
 from timenet_lib.course.models import Example, recorded
-from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, outline, to_display
+from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.course.variants import format_variants
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, load_images
-from timenet_lib.data.synthesis import SOURCES, Synthesised, Synthesiser, blend, drawn_textures, perlin_mask
+from timenet_lib.data.textures import drawn_textures
 from timenet_lib.detector import TimeNet
-from timenet_lib.diagnostics import squared_errors, survival, synthetic_pairs
-from timenet_lib.path import generator
+from timenet_lib.evidence.diagnostics import squared_errors, survival, synthetic_pairs
+from timenet_lib.keyed import generator
+from timenet_lib.perlin import perlin_mask
+from timenet_lib.pictures import outline
+from timenet_lib.synthesis import SOURCES, Synthesised, Synthesiser, blend
 
 PICTURE = 0.8  # inches
 
@@ -45,7 +48,8 @@ def failures_explorer(
     Below each reconstruction: how much of the defect survives, and the squared error outside it.
     """
     rebuilt, clean = (
-        {m: [model.reconstruct(x, pairs.c, m, t, seed) for t in ts] for m in methods} for x in (pairs.x_a, pairs.x1)
+        {m: [model.reconstruct(x, pairs.c, m, t=t, seed=seed) for t in ts] for m in methods}
+        for x in (pairs.x_a, pairs.x1)
     )
     items = {}
     for i, class_name in enumerate(model.classes[k] for k in pairs.c.tolist()):
@@ -170,7 +174,7 @@ def t_maps_figure(model: TimeNet, examples: Sequence[Example], t: float, seed: i
     """Draw, a column an image: input with its mask outlined, TimeNet's reconstruction, the T map."""
     x1, names = stack(examples)
     c = model.labels(names)
-    steered = model.reconstruct(x1, c, "timenet", t, seed)
+    steered = model.reconstruct(x1, c, "timenet", t=t, seed=seed)
     assert steered.t_map is not None
     rows: dict[str, Any] = {
         "input": [outline(to_display(e.x1), e.mask.numpy(), scale=3) for e in examples],

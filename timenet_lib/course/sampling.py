@@ -15,12 +15,12 @@ from timenet_lib.course.models import Example, check_names, recorded
 from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
-from timenet_lib.flows import FLOWS, format_flows
+from timenet_lib.engine.loop import T_BINS
+from timenet_lib.evidence.flows import FLOWS, format_flows
+from timenet_lib.evidence.straightness import fresh_noise
 from timenet_lib.losses import flow_loss
-from timenet_lib.path import full_t
+from timenet_lib.path import Pairs, full_t
 from timenet_lib.solvers import Velocity
-from timenet_lib.straightness import fresh_noise
-from timenet_lib.training.loop import T_BINS
 
 PICTURE = 0.85  # inches
 
@@ -46,7 +46,7 @@ def loss_by_t(
     """Return the mean of loss (4) in the middle of each bin of t, over images with fresh independent noise."""
     x0 = fresh_noise(seed, range(len(x1)), tuple(x1.shape[1:]))
     with torch.no_grad():
-        return [float(flow_loss(v, x0, x1, full_t((i + 0.5) / bins, x1), c).mean()) for i in range(bins)]
+        return [float(flow_loss(v, Pairs(x0, x1, full_t((i + 0.5) / bins, x1), c)).mean()) for i in range(bins)]
 
 
 def training_figure(records: Mapping[str, Mapping[str, Any]], by_t: Mapping[str, Sequence[float]]) -> Figure:
@@ -86,7 +86,9 @@ def steps_explorer(
     check_names(examples)
     x1 = torch.stack([e.x1 for e in examples])
     c = model.labels([e.class_name for e in examples])
-    runs = {(m, n): [model.reconstruct(x1, c, m, t, seed, n) for t in ts] for m in methods for n in (1, 10)}
+    runs = {
+        (m, n): [model.reconstruct(x1, c, m, t=t, seed=seed, num_steps=n) for t in ts] for m in methods for n in (1, 10)
+    }
     items = {}
     for i, example in enumerate(examples):
         noised = [to_display(r.xt[i]) for r in runs[methods[0], 1]]

@@ -10,31 +10,20 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from timenet_lib.ablations import choice_maps, pixels_alone
 from timenet_lib.course import formulas
 from timenet_lib.course.explore import stack
 from timenet_lib.course.models import Example, check_names
-from timenet_lib.course.style import COLOURS, LABELS, Heat, heat, image_grid, new_figure, outline, to_display
+from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, load_images, load_masks
 from timenet_lib.detector import TimeNet
-from timenet_lib.evaluate import KEYS, metrics_of, percent
-from timenet_lib.reconstruct import Reconstruction
-from timenet_lib.score import (
-    POOL_REACH,
-    POOL_SIGMA,
-    Distances,
-    Ratios,
-    Scoring,
-    combine,
-    feature_map,
-    image_score,
-    level_maps,
-    score_map,
-    score_maps,
-    smooth,
-    upsample,
-)
+from timenet_lib.evidence.ablations import choice_maps, pixels_alone
+from timenet_lib.evidence.evaluate import KEYS, metrics_of, percent
+from timenet_lib.models import Reconstruction
+from timenet_lib.pictures import heat, outline
+from timenet_lib.pooling import POOL_REACH, POOL_SIGMA, image_score, smooth
+from timenet_lib.scopes import score_maps
+from timenet_lib.score import Distances, Ratios, Scoring, combine, feature_map, level_maps, score_map, upsample
 
 TRUTH, FOUND = COLOURS["mask"], "#56B4E9"
 BRIGHT = 0.4  # of the largest value: from there on a picture is at its brightest
@@ -96,7 +85,7 @@ def weight_explorer(
     for i, example in enumerate(examples):
         for k, level in enumerate(levels):
             d1, d2 = (upsample(x[k][i : i + 1], (size, size))[0] for x in (d.d1, d.d2))
-            maps = [combine(d1, d2, w, ratios.levels[k]) for w in ws]
+            maps = [combine(d1, d2, w, ratio=ratios.levels[k]) for w in ws]
             share = [float((w * ratios.levels[k] * d1).sum() / m.sum()) for w, m in zip(ws, maps, strict=True)]
             items[f"{example.name}, level f{level}"] = [
                 Panel("image", outline(to_display(x1[i]), example.mask.numpy(), scale=3)),
@@ -265,7 +254,9 @@ def choices_table(
     rows = {name: metrics_row(test, *each) for name, each in choice_maps(model, test.images, x1_hat, parts).items()}
     ones = Ratios((1.0,) * len(parts[0].d1), 1.0)
     return rows | {
-        "no maxima: every ratio is 1": metrics_row(test, score_maps(parts, model.scoring, "calibrated", ones)),
+        "no maxima: every ratio is 1": metrics_row(
+            test, score_maps(parts, model.scoring, "calibrated", calibrated=ones)
+        ),
         "pixels alone": metrics_row(test, pixels_alone(model, parts)),
     }
 

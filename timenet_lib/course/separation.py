@@ -6,10 +6,11 @@ from timenet_lib.course import formulas
 from timenet_lib.course.contours import verdict
 from timenet_lib.course.explore import map_panels, stack
 from timenet_lib.course.models import Example, check_names
-from timenet_lib.course.style import COLOURS, LABELS, Number, outline, to_display
+from timenet_lib.course.style import COLOURS, LABELS, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.errors import InputError
+from timenet_lib.pictures import Number, outline
 
 
 def separation_explorer(
@@ -28,7 +29,7 @@ def separation_explorer(
     method = model.methods[-1]
     examples = [example for pair in pairs for example in pair]
     x1, classes = stack(examples)
-    over_t = [model.predict(x1, classes, method, t, seed) for t in ts]
+    over_t = [model.predict(x1, classes, method, t=t, seed=seed) for t in ts]
     items = {
         bad.name: half(bad, over_t, 2 * k, method, "defect") + half(good, over_t, 2 * k + 1, method, "sound")
         for k, (bad, good) in enumerate(pairs)

@@ -20,9 +20,6 @@ from torch import Tensor
 
 from timenet_lib.errors import InputError
 from timenet_lib.pictures import HEAT_MAP, MASK_COLOUR, Number
-from timenet_lib.pictures import heat as heat
-from timenet_lib.pictures import outline as outline
-from timenet_lib.pictures import outlines as outlines
 
 # Okabe and Ito's palette, which stays apart under colour blindness: one colour a method, everywhere.
 COLOURS = {

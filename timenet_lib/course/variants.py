@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,20 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timenet_lib.checkpoints import round_to_half
 from timenet_lib.data.folder import FolderIndex, load_images
-from timenet_lib.data.synthesis import Synthesised, Synthesiser
 from timenet_lib.detector import TimeNet
-from timenet_lib.diagnostics import measure_failures
+from timenet_lib.engine.checkpoints import History
+from timenet_lib.engine.loop import Budget, Job, run_job
+from timenet_lib.engine.stages import lpips_weight
 from timenet_lib.errors import InputError
-from timenet_lib.evaluate import KEYS, evaluate_method
-from timenet_lib.nets.lpips import build_lpips
-from timenet_lib.nets.tpn import TPN, Adapter
-from timenet_lib.nets.unet import UNet
-from timenet_lib.path import key_seed
+from timenet_lib.evidence.diagnostics import measure_failures
+from timenet_lib.evidence.evaluate import KEYS, evaluate_method
+from timenet_lib.features import build_lpips
+from timenet_lib.keyed import key_seed
+from timenet_lib.losses import tpn_loss
 from timenet_lib.presets import Preset
-from timenet_lib.training.loop import Budget, History, train_loop
-from timenet_lib.training.tpn import balanced_weight, tpn_step
+from timenet_lib.synthesis import Synthesised, Synthesiser
+from timenet_lib.tpn import TPN, Adapter, SteeredFlow
+from timenet_lib.train import repairs
+from timenet_lib.unet import UNet
+from timenet_lib.weights import round_to_half
 
 Say = Callable[[str], None]
 
@@ -114,16 +118,21 @@ def train_variant(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_seed(seed, "variant", "start"))
         tpn = variant.build(flow, preset.t)
-    synthesiser = Synthesiser(images, labels, textures, preset.anomalous_share, seed, sources=preset.sources)
+    synthesiser = Synthesiser(
+        images, labels, textures, anomalous_share=preset.anomalous_share, seed=seed, sources=preset.sources
+    )
     lpips = build_lpips(preset.lpips, model.features)
-    weight = balanced_weight(flow, TPN.from_flow(flow, preset.t), preset.t, lpips, synthesiser, preset.lpips_share)
-    used: Any = CutOff(flow) if variant.cut_off else flow
-    loss = tpn_step(used, preset.t, lpips, synthesiser, weight)
+    draw = partial(repairs, synthesiser, preset.t)
+    start = SteeredFlow(flow, TPN.from_flow(flow, preset.t))
+    weight = lpips_weight(start, draw, lpips=lpips, share=preset.lpips_share)
+    v = SteeredFlow(CutOff(flow) if variant.cut_off else flow, tpn)
+    loss = partial(tpn_loss, lpips=lpips, lpips_weight=weight)
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "tpn.safetensors"
-        history = train_loop(
-            tpn, loss, Budget(steps), preset.tpn_learning_rate, file, preset.batch_size, progress=progress
-        )
+        job = Job(
+            module=v, loss=loss, draw=draw, budget=Budget(steps), peak_rate=preset.tpn_learning_rate,
+            batch_size=preset.batch_size, checkpoint=Path(folder) / "tpn.safetensors",
+        )  # fmt: skip
+        history = run_job(job, progress=progress)
     round_to_half(tpn)
     return tpn.eval().requires_grad_(False), history
 

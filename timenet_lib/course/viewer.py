@@ -21,10 +21,11 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 
-from timenet_lib.checkpoints import write_atomically
 from timenet_lib.course.render import render
-from timenet_lib.course.style import Number, new_figure, styled
+from timenet_lib.course.style import new_figure, styled
 from timenet_lib.errors import InputError
+from timenet_lib.files import write_atomically
+from timenet_lib.pictures import Number
 
 _IN_A_ROW = 5
 _PANEL_WIDTH, _ROW_WIDTH, _GAP = 192, 900, 12  # JupyterLab on a small screen leaves about 920 pixels

@@ -20,10 +20,10 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from timenet_lib.data.images import as_float, to_rgb
+from timenet_lib.data.images import to_rgb
 from timenet_lib.data.problems import GOOD, Problems, file_problems, nearest, read_image, read_mask
-from timenet_lib.errors import DataError, InputError
-from timenet_lib.untrusted import printable
+from timenet_lib.errors import DataError, InputError, printable
+from timenet_lib.path import as_float
 
 PARTS = ("train", "test")
 Progress = Callable[[int, int], None]  # done, total

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from timenet_lib.data.problems import read_image
 from timenet_lib.errors import DataError, InputError
+from timenet_lib.path import as_float
 
 Picture = str | os.PathLike[str] | Image.Image | Tensor
 MIN_SIDE = 16  # pixels; below it there is nothing to look at
@@ -21,16 +22,6 @@ MODES = ("1", "L", "P", "RGB")
 def to_rgb(image: Image.Image, size: int) -> UInt8[np.ndarray, "3 h w"]:
     """Bring a decoded image to RGB and to size x size pixels, bicubic; the aspect ratio is not kept."""
     return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1).copy()
-
-
-def as_float(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Bring 8-bit pixels to [-1, 1]."""
-    return images.float() / 127.5 - 1
-
-
-def as_uint8(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """Bring pixels in [-1, 1] to 8 bits, rounding to the nearest."""
-    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def image_batch(images: Any, size: int) -> Float[Tensor, "b 3 h w"]:

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from timenet_lib.errors import DataError
-from timenet_lib.untrusted import is_name, printable
+from timenet_lib.errors import DataError, is_name, printable
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")

@@ -1,0 +1,64 @@
+"""What `timenet train` refuses at once: what only its last stage needs would otherwise be missed after days."""
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from timenet_lib.engine import command
+from timenet_lib.engine.command import train_command
+from timenet_lib.errors import DataError, WeightsError
+from timenet_lib.presets import CI
+
+
+@pytest.fixture
+def train_paper(drawn_ci, tmp_path, monkeypatch):
+    """A function that trains at preset paper on a machine without any weights, and fails once a stage begins."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("TIMENET_EXTRACTOR_WEIGHTS", raising=False)
+    for stage in command.TRAIN:
+        monkeypatch.setitem(command.TRAIN, stage, lambda run: pytest.fail("a stage began"))
+
+    (tmp_path / "textures").mkdir()
+    Image.new("RGB", (300, 300)).save(tmp_path / "textures" / "grey.jpg")
+
+    def train(**options):
+        options = {"textures": tmp_path / "textures", **options}
+        train_command("all", tmp_path / "run", False, "cpu", drawn_ci.root, preset="paper", **options)
+
+    yield train
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_extractors_weights_are_asked_for_first(train_paper):
+    with pytest.raises(
+        WeightsError, match=r"model\.safetensors of timm/wide_resnet101_2\.tv_in1k .*--extractor-weights"
+    ):
+        train_paper(lpips="extractor")
+
+
+def test_the_backbone_of_lpips_is_asked_for_first(train_paper):
+    with pytest.raises(WeightsError, match=r"model\.safetensors of timm/vgg16\.tv_in1k .*--lpips extractor"):
+        train_paper(extractor_weights="random")
+
+
+def test_weights_that_do_not_fit_are_refused_first(train_paper, tmp_path):
+    save_file({}, tmp_path / "page.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"page\.safetensors does not fit wide_resnet101_2: conv1\.weight is missing"
+    ):
+        train_paper(extractor_weights=str(tmp_path / "page.safetensors"), lpips="extractor")
+
+
+def test_a_folder_without_textures_is_refused_first(train_paper, tmp_path):
+    (tmp_path / "images" / "banded").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"the texture folder .*images holds no image"):
+        train_paper(extractor_weights="random", lpips="extractor", textures=tmp_path / "images")
+
+
+def test_couplings_replace_the_presets_number(drawn_ci, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setitem(command.TRAIN, "flow", lambda run: seen.append(run.preset))
+    train_command("flow", tmp_path / "run", False, "cpu", drawn_ci.root, preset="ci", couplings=5)
+    assert seen == [replace(CI, num_couplings=5)]

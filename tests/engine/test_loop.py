@@ -1,0 +1,301 @@
+import functools
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from timenet_lib.engine import loop
+from timenet_lib.engine.loop import (
+    Budget,
+    History,
+    Losses,
+    history_from_dict,
+    learning_rate,
+    train_loop,
+    training_precision,
+)
+from timenet_lib.errors import InputError, OutputError, TimeNetError, WeightsError
+from timenet_lib.keyed import generator
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 3, 3, padding=1))
+
+
+def loss_for(stop_at=None):
+    def loss_of_step(module, step, samples):
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.stack([torch.randn(3, 8, 8, generator=generator(0, "test", step, i)) for i in samples])
+        t = torch.tensor([(i + 0.5) / 4 for i in samples])
+        return Losses((module(x) - x).square().mean(dim=(1, 2, 3)), t)
+
+    return loss_of_step
+
+
+def train(module, path, steps=20, resume=False, stop_at=None, **options):
+    return train_loop(module, loss_for(stop_at), Budget(steps), 1e-2, path, 4, resume, progress=False, **options)
+
+
+def interrupted(path, **options):
+    with pytest.raises(KeyboardInterrupt):
+        train(net(), path, stop_at=10, **options)
+
+
+def test_the_loop_learns_and_keeps_its_history(tmp_path):
+    module = net()
+    history = train(module, tmp_path / "a.safetensors", steps=60)
+    assert history.step == len(history.losses) == 60
+    assert history.losses[-1] < 0.5 * history.losses[0]
+    assert history.as_record(points=10)["steps"] == 60
+    assert len(history.as_record(points=10)["loss"]) == 10
+    assert len(history.as_record(points=50)["loss"]) == 30  # never more than were asked for
+
+
+def test_the_loss_by_t_is_the_mean_over_the_second_half():
+    history = History()
+    history.add(Losses(torch.tensor([9.0, 9.0]), torch.tensor([0.05, 0.95])), share=0.49)
+    history.add(Losses(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.0, 0.09, 1.0])), share=0.5)
+    assert history.as_record()["loss_by_t"] == [1.5, *[None] * 8, 4.0]
+    assert "loss_by_t" not in History(losses=[1.0]).as_record()
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path):
+    whole, again = net(), net()
+    complete = train(whole, tmp_path / "whole.safetensors")
+    interrupted(tmp_path / "broken.safetensors")
+    for p in again.parameters():
+        nn.init.zeros_(p)
+    resumed = train(again, tmp_path / "broken.safetensors", resume=True)
+    assert resumed.losses == complete.losses
+    assert (resumed.t_sums, resumed.t_counts) == (complete.t_sums, complete.t_counts)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_an_interrupt_within_a_step_leaves_no_checkpoint_of_half_a_step(tmp_path, monkeypatch):
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path)
+    before = path.read_bytes()
+
+    def stepped_on(*args):
+        descend(*args)
+        raise KeyboardInterrupt
+
+    descend = loop.descend
+    monkeypatch.setattr(loop, "descend", stepped_on)
+    with pytest.raises(KeyboardInterrupt):
+        train(net(), path, resume=True)
+    assert path.read_bytes() == before
+
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path[:0] = ["tests/training"]
+import test_loop, time
+def slow(module, step, samples, loss=test_loop.loss_for()):
+    print(step, flush=True)
+    if step >= 10:
+        time.sleep(60)
+    return loss(module, step, samples)
+budget, path = test_loop.Budget(20), Path(sys.argv[1])
+test_loop.train_loop(test_loop.net(), slow, budget, 1e-2, path, 4, save_every=0.0, progress=False)
+"""
+
+
+def test_a_killed_run_resumes_bit_for_bit(tmp_path):
+    """20 steps are 10, SIGKILL, and 10 more: a real process, killed when it says that it is at step 10."""
+    whole, again = net(), net()
+    complete = train(whole, tmp_path / "whole.safetensors")
+    path = tmp_path / "killed.safetensors"
+    root = Path(__file__).resolve().parents[2]
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(path)], cwd=root, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )  # fmt: skip
+    for line in child.stdout:
+        if int(line) == 10:
+            break
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    child.stdout.close()
+    resumed = train(again, path, resume=True)
+    assert resumed.losses == complete.losses
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_resume_without_a_checkpoint_starts_afresh(tmp_path):
+    assert train(net(), tmp_path / "none.safetensors", steps=3, resume=True).step == 3
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
+    path = tmp_path / "flow_0.safetensors"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(WeightsError, match=r"flow_0\.safetensors cannot be resumed from"):
+        train(net(), path, resume=True)
+    interrupted(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-10])
+    with pytest.raises(WeightsError, match="delete it to start this stage afresh"):
+        train(net(), path, resume=True)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(WeightsError, match="does not fit its SHA-256"):
+        train(net(), path, resume=True)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path, identity={"seed": 0, "preset": {"base": 8, "levels": (1, 2)}})
+    with pytest.raises(WeightsError, match="another seed"):
+        train(net(), path, resume=True, identity={"seed": 1, "preset": {"base": 8, "levels": (1, 2)}})
+    assert train(net(), path, resume=True, identity={"seed": 0, "preset": {"base": 8, "levels": (1, 2)}}).step == 20
+    wider = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.SiLU(), nn.Conv2d(5, 3, 3, padding=1))
+    interrupted(path)
+    with pytest.raises(WeightsError, match="size mismatch"):
+        train(wider, path, resume=True)
+
+
+def test_a_full_disk_is_a_clear_error_and_keeps_the_older_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"flow_0\.safetensors cannot be written .*No space left.*: free some space"):
+        train(net(), path, resume=True, save_every=0.0)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("error", "tried"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
+            " (tried to allocate 20.00 GiB)",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."),
+            " (tried to allocate 64 bytes)",
+        ),
+        (MemoryError(), ""),
+    ],
+)
+def test_a_lack_of_memory_advises_and_keeps_the_checkpoint(tmp_path, error, tried):
+    def greedy(module, step, samples):
+        raise error
+
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path)
+    before = path.read_bytes()
+    advice = f"flow_0, a step of 4 images: out of memory{tried}: train this stage with a smaller --batch-size"
+    with pytest.raises(TimeNetError, match=re.escape(advice)):
+        train_loop(net(), greedy, Budget(20), 1e-2, path, 4, resume=True, progress=False)
+    assert path.read_bytes() == before
+
+
+def test_other_errors_of_a_step_pass(tmp_path):
+    def broken(module, step, samples):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train_loop(net(), broken, Budget(5), 1e-2, tmp_path / "a.safetensors", 4, progress=False)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    def broken(module, step, samples):
+        return Losses(module(torch.full((4, 3, 8, 8), torch.nan)).mean(dim=(1, 2, 3)))
+
+    with pytest.raises(TimeNetError, match="the loss is no longer finite at step 0"):
+        train_loop(net(), broken, Budget(5), 1e-2, tmp_path / "a.safetensors", 4, progress=False)
+
+
+def test_a_budget_in_minutes_ends_by_the_clock(tmp_path, monkeypatch):
+    times = iter(range(0, 10_000, 3))
+    loop.fast_bfloat16("cpu")
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(times)))
+    history = train_loop(
+        net(), loss_for(), Budget(10**6, minutes=0.5), 1e-2, tmp_path / "a.safetensors", 4, progress=False
+    )
+    assert history.step == 10  # three seconds a step
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    rates = [learning_rate(s / 100, s, 1.0) for s in range(101)]
+    assert rates[0] < 0.1
+    assert max(rates) > 0.85
+    assert rates[100] == pytest.approx(0, abs=1e-6)
+    assert all(a >= b for a, b in itertools.pairwise(rates[20:]))
+
+
+@pytest.mark.parametrize("budget", [{"steps": 0}, {"steps": 1, "minutes": 0.0}])
+def test_an_empty_budget_is_refused(budget):
+    with pytest.raises(InputError):
+        Budget(**budget)
+
+
+def test_bfloat16_is_used_only_where_it_is_fast(monkeypatch):
+    """The probe decides by the clock, so it is given one: five products in each type, 1 s apart or not."""
+    for seconds, expected in (({"float32": 3.0, "bfloat16": 1.0}, True), ({"float32": 1.0, "bfloat16": 9.0}, False)):
+        clock = [seconds["float32"]] * 5 + [seconds["bfloat16"]] * 5
+        ticks = iter([x for second in clock for x in (0.0, second)])
+        monkeypatch.setattr(loop.time, "perf_counter", lambda ticks=ticks: next(ticks))
+        assert loop.fast_bfloat16.__wrapped__("cpu") is expected
+    monkeypatch.undo()
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(loop, "fast_bfloat16", lambda kind: False)
+    assert training_precision("auto", cpu) == "float32"
+    assert training_precision("bfloat16", cpu) == "bfloat16"
+    with pytest.raises(InputError, match="no precision 'half'"):
+        training_precision("half", cpu)
+
+
+def test_a_resumed_run_keeps_the_precision_it_began_with(tmp_path):
+    path = tmp_path / "flow_0.safetensors"
+    whole = train(net(), tmp_path / "whole.safetensors", precision="bfloat16")
+    interrupted(path, precision="bfloat16")
+    resumed = train(net(), path, resume=True, precision="float32")
+    assert resumed.losses == whole.losses
+    assert resumed.as_record()["precision"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("precision", "load"), ("precision", None), ("step", -1), ("seconds", float("inf")),
+     ("losses", [float("nan")]), ("losses", []), ("t_sums", [0.0]), ("t_counts", [0.5] * 10), ("epochs", 1)],
+)  # fmt: skip
+def test_a_checkpoints_history_that_does_not_fit_is_refused(field, value):
+    sound = asdict(History(step=1, losses=[0.5]))
+    assert history_from_dict(sound) == History(step=1, losses=[0.5])
+    with pytest.raises(InputError, match=field):
+        history_from_dict({**sound, field: value})
+
+
+def test_progress_shows_loss_rate_and_time_left(tmp_path, capsys):
+    train_loop(net(), loss_for(), Budget(3), 1e-2, tmp_path / "flow_0.safetensors", 4)
+    shown = capsys.readouterr().err
+    assert "flow_0" in shown
+    assert "step 3, loss" in shown
+    assert "images/s" in shown
+    assert "<" in shown  # elapsed<left
+
+
+def test_progress_goes_on_after_a_resume(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path)
+    monkeypatch.setattr(loop, "tqdm", functools.partial(loop.tqdm, mininterval=0.0))
+    train_loop(net(), loss_for(), Budget(20), 1e-2, path, 4, resume=True)
+    shown = capsys.readouterr().err
+    assert all(f"step {n}, loss" in shown for n in range(11, 21))

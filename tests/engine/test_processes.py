@@ -1,0 +1,112 @@
+"""Two processes of `accelerate launch` against one with the doubled batch: real processes, joined over loopback."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("flow_0", "flow_1", "tpn")
+
+
+def run(command, **env):
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def train(launcher, out, batch_size):
+    options = ["--preset", "ci", "--steps", "6", "--precision", "float32", "--out", str(out)]
+    run([sys.executable, *launcher, "-m", "timenet_lib", "train", "all", "--batch-size", str(batch_size), *options])
+    return {name: json.loads((out / f"{name}.json").read_text())["training"] for name in STAGES}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def launch():
+    return ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    home = tmp_path_factory.mktemp("processes")
+    return {"one": train([], home / "one", 8), "two": train(launch(), home / "two", 4)}, home
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_processes_have_the_losses_of_one_with_the_doubled_batch(trained, stage):
+    records, _ = trained
+    assert records["two"][stage]["processes"] == 2
+    assert records["one"][stage]["processes"] == 1
+    assert len(records["two"][stage]["loss"]) == 6
+    assert records["two"][stage]["loss"] == pytest.approx(records["one"][stage]["loss"], rel=2e-3)
+    assert records["two"][stage]["loss"][0] == pytest.approx(records["one"][stage]["loss"][0], rel=2e-5)
+
+
+def test_two_processes_leave_what_one_leaves(trained):
+    _, home = trained
+    left = [{str(p.relative_to(home / who)) for p in (home / who).rglob("*") if p.is_file()} for who in ("one", "two")]
+    assert left[0] == left[1]
+    assert "calibration.json" in left[0]
+
+
+def test_an_evaluation_is_shared_out_and_comes_to_the_same_numbers(trained, tmp_path):
+    _, home = trained
+    said, results = {}, {}
+    for name, launcher in (("one", []), ("two", launch())):
+        file = tmp_path / f"{name}.json"
+        options = ["--weights", str(home / "one"), "--guess-classes", "--json", str(file)]
+        said[name] = run([sys.executable, *launcher, "-m", "timenet_lib", "evaluate", *options])
+        results[name] = json.loads(file.read_text())
+        results[name].pop("command")
+    assert results["two"] == results["one"]
+    printed = [line for line in said["two"].stdout.splitlines() if not line.startswith("[Gloo]")]  # torch 2.8 says so
+    assert printed == said["one"].stdout.splitlines()  # by one process for all
+    assert said["two"].stderr.count("guessing the classes") == 1
+
+
+MEASURE = """
+import json, sys
+from pathlib import Path
+from timenet_lib.evidence.ablations import TestSet
+from timenet_lib.data.folder import index_folder
+from timenet_lib.detector import TimeNet
+from timenet_lib.engine.processes import make_accelerator, share_out
+
+weights, data, out = sys.argv[1:]
+workers = make_accelerator()
+asked = []
+found = share_out(workers, lambda i: (asked.append(i), i * i)[1], range(7))
+model = TimeNet.from_pretrained(weights)
+model.share_out = functools.partial(share_out, workers)
+tests = TestSet(index_folder(data, parts=("test",)), model, draws=20)
+measured = tests.of_method("timenet")
+draws = {k: list(v) for k, v in measured.draws.items()}
+about = {"found": found, "asked": asked, "mean": measured.mean, "draws": draws}
+Path(out, f"{workers.process_index}.json").write_text(json.dumps(about))
+"""
+
+
+def test_work_is_shared_out_in_order_and_every_process_has_all_of_it(trained, drawn_ci, tmp_path):
+    _, home = trained
+    script = tmp_path / "measure.py"
+    script.write_text(MEASURE)
+    about = {}
+    for name, launcher in (("one", []), ("two", launch())):
+        (tmp_path / name).mkdir()
+        run([sys.executable, *launcher, str(script), str(home / "one"), str(drawn_ci.root), str(tmp_path / name)])
+        about[name] = [json.loads(p.read_text()) for p in sorted((tmp_path / name).glob("*.json"))]
+    (one,), two = about["one"], about["two"]
+    assert [each["asked"] for each in two] == [[0, 2, 4, 6], [1, 3, 5]]
+    for key in ("found", "mean", "draws"):
+        assert [each[key] for each in two] == [one[key]] * 2, key

@@ -1,0 +1,173 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from timenet_lib.data.folder import FolderIndex, load_images
+from timenet_lib.data.training_set import load_training_set
+from timenet_lib.detector import TimeNet, with_defects
+from timenet_lib.errors import DataError, InputError
+from timenet_lib.evidence.evaluate import (
+    choose_t,
+    evaluate,
+    evaluate_folder,
+    format_table,
+    metrics_of,
+    metrics_of_images,
+)
+from timenet_lib.evidence.peers import PEERS
+from timenet_lib.features import build_extractor
+from timenet_lib.models import Models
+from timenet_lib.pooling import image_score
+from timenet_lib.presets import CI
+from timenet_lib.scopes import score_maps
+from timenet_lib.unet import UNet
+
+
+@pytest.fixture(scope="module")
+def model(drawn_ci):
+    flow = UNet(CI.unet_config(len(drawn_ci.classes))).eval()
+    features = build_extractor("embedded", "random", CI.levels)
+    return TimeNet(CI, drawn_ci.classes, Models(flow), features)
+
+
+def oracle(index, size):
+    """The masks themselves as score maps: a perfect detector."""
+    from timenet_lib.data.folder import load_masks
+
+    return load_masks(index.test, size).float()
+
+
+def test_a_perfect_detector_gets_perfect_metrics(drawn_ci):
+    results = metrics_of(drawn_ci, oracle(drawn_ci, 32), 32)
+    for row in [results["mean"], *results["classes"].values()]:
+        assert (row["i_auroc"], row["p_auroc"]) == (1.0, 1.0)
+        assert row["pro"] == pytest.approx(1.0)
+    kinds = {name: set(each) for name, each in results["kinds"].items()}
+    assert all(row["i_auroc"] == 1.0 for each in results["kinds"].values() for row in each.values())
+    assert kinds["die"] == {s.kind for s in drawn_ci.test if s.class_name == "die" and s.defective}
+
+
+def test_an_inverted_detector_gets_the_opposite(drawn_ci):
+    results = metrics_of(drawn_ci, -oracle(drawn_ci, 32), 32)
+    assert results["mean"]["p_auroc"] == 0.0
+
+
+def test_results_are_the_same_twice_and_survive_json(model, drawn_ci):
+    first, again = (evaluate(drawn_ci, model, t=0.8, seed=1) for _ in range(2))
+    assert first == again
+    assert json.loads(json.dumps(first)) == first
+    assert (first["t"], first["seed"], first["preset"]) == (0.8, 1, "ci")
+    assert first["data_sha256"] == drawn_ci.hash()
+
+
+def test_guessed_classes_take_the_place_of_those_told(model, drawn_ci, monkeypatch):
+    used, parts = [], TimeNet.parts
+    monkeypatch.setattr(TimeNet, "pick_classes", lambda self, x1, t=0.6, seed=0: ("die",) * len(x1))
+    monkeypatch.setattr(TimeNet, "parts", lambda self, x, c, *rest: (used.append(c), parts(self, x, c, *rest))[1])
+    results = evaluate(drawn_ci, model, guess_classes=True)
+    assert results["class_accuracy"] == sum(s.class_name == "die" for s in drawn_ci.test) / len(drawn_ci.test)
+    assert evaluate(drawn_ci, model)["class_accuracy"] is None
+    names = [s.class_name for s in drawn_ci.test]
+    assert [c.tolist() for c in used] == [model.labels(["die"] * len(names)).tolist(), model.labels(names).tolist()]
+
+
+def test_scopes_reach_the_results(model, drawn_ci):
+    by_set, by_image = (evaluate(drawn_ci, model, scope=scope) for scope in ("set", "image"))
+    assert (by_set["scope"], by_image["scope"]) == ("set", "image")
+    assert by_set["methods"] != by_image["methods"]
+    assert by_set["extractor"] == {**model.extractor}
+    assert by_set["scoring"]["w"] == 7.0
+
+
+def test_the_table_has_a_row_a_class_and_the_mean(model, drawn_ci):
+    lines = format_table(evaluate(drawn_ci, model)).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [*drawn_ci.classes, "mean"]
+
+
+def test_classes_that_the_weights_do_not_know_are_refused(drawn_ci):
+    features = build_extractor("embedded", "random", CI.levels)
+    other = TimeNet(CI, ("die",), Models(UNet(CI.unet_config(1))), features)
+    with pytest.raises(DataError, match=r"know no class button, cable"):
+        evaluate(drawn_ci, other)
+
+
+def test_a_class_of_good_images_only_has_no_metrics_and_a_reason(drawn_ci):
+    good = tuple(s for s in drawn_ci.test if s.class_name != "die" or not s.defective)
+    index = FolderIndex(drawn_ci.root, drawn_ci.classes, (), good, ())
+    results = metrics_of(index, torch.rand(len(good), 32, 32, generator=torch.Generator().manual_seed(0)), 32)
+    die = results["classes"]["die"]
+    assert die["i_auroc"] is None
+    assert "all good" in die["reasons"]["i_auroc"]
+    assert "without die" in results["mean"]["reasons"]["i_auroc"]
+
+
+def test_masks_of_one_kind_give_a_reason_and_no_number():
+    scores, maps, defective = np.arange(4.0), np.random.default_rng(0).random((4, 8, 8)), np.arange(4) > 1
+    for masks, reason in ((np.zeros(maps.shape, bool), "no defective pixel"), (np.ones(maps.shape, bool), "no normal")):
+        row = metrics_of_images(scores, maps, defective, masks)
+        assert (row["i_auroc"], row["p_auroc"], row["pro"]) == (1.0, None, None)
+        assert reason in row["reasons"]["pro"]
+
+
+def test_the_best_t_is_the_one_that_tells_defects_best(model, drawn_ci):
+    normal = load_images(drawn_ci.train, 32)
+    v = with_defects(normal, model.labels([s.class_name for s in drawn_ci.train]))
+    assert v.defective.sum() == len(normal) == v.masks.flatten(1).any(dim=1).sum()
+    chosen = choose_t(v, model, "flow_0", ts=(0.6, 0.9))
+    for t in (0.6, 0.9):
+        scores = image_score(score_maps(model.parts(v.images, v.c, "flow_0", t=t), model.scoring))
+        each = [roc_auc_score(v.defective[v.c == k], scores[v.c == k]) for k in range(len(model.classes))]
+        assert chosen["i_auroc"][str(t)] == pytest.approx(np.mean(each))
+    assert chosen["i_auroc"][str(chosen["best_t"])] == max(chosen["i_auroc"].values())
+
+
+def test_no_test_image_takes_part_in_the_choice_of_t(model, drawn_ci, monkeypatch):
+    seen = []
+    monkeypatch.setattr("timenet_lib.evidence.evaluate.choose_t", lambda v, *_: (seen.append(v), {"best_t": 0.7})[1])
+    evaluate(drawn_ci, model, train=drawn_ci)
+    held_out = load_training_set(drawn_ci, 32).held_out
+    assert torch.equal(seen[0].images[: len(held_out)], held_out)
+    assert len(seen[0].images) == 2 * len(held_out)
+
+
+def test_with_training_images_the_best_t_is_evaluated_too(model, drawn_ci, monkeypatch):
+    monkeypatch.setattr(
+        "timenet_lib.evidence.evaluate.choose_t", lambda *_: {"best_t": 0.7, "i_auroc": {"0.7": 1}, "images": 2}
+    )
+    results = evaluate(drawn_ci, model, t=0.9, train=drawn_ci)
+    assert {name: row["t"] for name, row in results["methods"].items()} == {"flow_0": 0.9, "flow_0_best_t": 0.7}
+    assert results["methods"]["flow_0_best_t"] == evaluate(drawn_ci, model, t=0.7)["methods"]["flow_0"]
+    assert evaluate(drawn_ci, model)["validation"] == {}
+
+
+def test_a_peer_brings_its_own_image_scores(model, drawn_ci, monkeypatch):
+    maps = oracle(drawn_ci, 32)
+    seen = []
+
+    def rigged(used, train, test, seed):
+        seen.append((len(train), len(test), seed))
+        return -maps.amax(dim=(1, 2)), maps
+
+    monkeypatch.setitem(PEERS, "patchcore", rigged)
+    mean = evaluate(drawn_ci, model, seed=3, train=drawn_ci, peers=("patchcore",))["methods"]["patchcore"]["mean"]
+    assert (mean["i_auroc"], mean["p_auroc"]) == (0.0, 1.0)
+    assert seen == [(len(load_training_set(drawn_ci, 32).images), len(drawn_ci.test), 3)]
+    with pytest.raises(InputError, match="no peer 'padim': choose of patchcore"):
+        evaluate(drawn_ci, model, train=drawn_ci, peers=("padim",))
+    with pytest.raises(InputError, match="needs normal training images"):
+        evaluate(drawn_ci, model, peers=("patchcore",))
+
+
+def test_a_folder_without_training_images_says_so(model, drawn_ci, tmp_path):
+    import shutil
+
+    data = shutil.copytree(drawn_ci.root, tmp_path / "data")
+    for folder in data.glob("*/train"):
+        shutil.rmtree(folder)
+    said = []
+    results = evaluate_folder(data, model, said.append)
+    assert list(results["methods"]) == ["flow_0"]
+    assert any("no flow's best t is chosen" in line for line in said)

@@ -1,0 +1,105 @@
+"""The measurement of flow_0 against flow_1: on flows that are known, and whole at preset ci."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from timenet_lib.course.models import stratified
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import DataError, InputError
+from timenet_lib.evidence.flows import format_flows, from_noise, measure_flows, nearest_distance
+from timenet_lib.features import build_extractor
+from timenet_lib.models import Models
+from timenet_lib.presets import CI
+from timenet_lib.unet import UNet
+
+
+class Shrink(nn.Module):
+    """The straight flow that carries x0 to x0 / 10."""
+
+    def forward(self, xt, t, c):
+        t = t.reshape(-1, 1, 1, 1)
+        return -0.9 * xt / (1 - 0.9 * t)
+
+
+@pytest.fixture(scope="module")
+def model(drawn_ci):
+    torch.manual_seed(0)
+    config = CI.unet_config(len(drawn_ci.classes))
+    features = build_extractor("embedded", "random", CI.levels)
+    return TimeNet(CI, drawn_ci.classes, Models(UNet(config).eval(), UNet(config).eval()), features)
+
+
+@pytest.fixture(scope="module")
+def few(drawn_ci):
+    return stratified(drawn_ci, good=2, defective=2)
+
+
+def test_the_measurement_has_every_number_for_every_seed(model, few):
+    results = measure_flows(few, model, seeds=(0, 1), num_steps=(1, 2), samples=1)
+    for name in ("flow_0", "flow_1"):
+        assert all(len(values) == 2 for values in results["from_noise"][name].values())
+        assert [len(row["i_auroc"]) for row in results["from_t"][name].values()] == [2, 1]
+        row = results["from_t"][name]["1"]
+        intervals = zip(row["squared_error"], row["squared_error_interval"], strict=True)
+        assert all(low <= error <= high for error, (low, high) in intervals)
+    json.dumps(results, allow_nan=False)
+    table = format_flows(results)
+    assert "flow_1, 2 steps" in table
+    row = results["from_t"]["flow_1"]["1"]
+    assert f"{100 * row['pro'][0]:7.1f}" in table
+    assert f"PRO {100 * min(row['pro']):.1f} to {100 * max(row['pro']):.1f}" in table
+    assert f"interval {100 * row['i_auroc_all_classes_interval'][0][0]:.1f} to" in table
+
+
+def test_an_untrained_flow_leaves_the_noise_as_it_is(model, few):
+    """v = 0: the path is a point, and from t the image comes back with its noise, whose square is known."""
+    results = measure_flows(few, model, seeds=(0,), t=0.8, num_steps=(1,), samples=1)
+    noise = results["from_noise"]["flow_0"]
+    assert noise["straightness"] == [0.0]
+    assert noise["gap"] == [0.0]
+    assert noise["nearest_one_step"] == noise["nearest_many_steps"]
+    assert noise["nearest_one_step"][0] > noise["nearest_real"][0]
+
+
+def test_a_known_flow_has_its_known_straightness(model, few, monkeypatch):
+    monkeypatch.setattr(model, "models", Models(Shrink(), Shrink()))
+    images = torch.zeros(len(model.classes), 3, 32, 32, dtype=torch.uint8)
+    run = from_noise(model, "flow_0", images.repeat(2, 1, 1, 1), torch.arange(len(model.classes)).repeat(2), 1, 0)
+    assert run["straightness"] < 1e-8
+    assert run["gap"] < 1e-8
+    assert run["nearest_real"] == 0
+    assert len(run["straightness_by_class"]) == len(model.classes)
+
+
+def test_the_nearest_image_is_one_of_the_class_and_not_itself(model):
+    g = torch.Generator().manual_seed(0)
+    real = torch.rand(4, 3, 32, 32, generator=g) * 2 - 1
+    labels = torch.tensor([0, 0, 1, 1])
+    assert nearest_distance(model, real, labels, real, labels) == 0
+    assert nearest_distance(model, real, 1 - labels, real, labels) > 0
+    between = [float(model.perceptual_distance(real[i : i + 1], real[i + 1 : i + 2])) for i in (0, 2)]
+    expected = np.mean(between)  # the distance is symmetric
+    assert nearest_distance(model, real, labels, real, labels, itself=True) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_folder_without_masks_has_a_table_all_the_same(model, few):
+    results = measure_flows(few, model, seeds=(0,), num_steps=(1,), samples=1)
+    for name in ("flow_0", "flow_1"):
+        results["from_t"][name]["1"] |= {"p_auroc": [None], "pro": [None]}
+    line = next(each for each in format_flows(results).splitlines() if each.startswith("flow_1, 1 step"))
+    assert line.split()[-2:] == ["n/a", "n/a"]
+
+
+def test_two_good_images_of_every_class_are_needed(model, drawn_ci):
+    with pytest.raises(DataError, match="fewer than two good test images of button, cable"):
+        measure_flows(stratified(drawn_ci, good=1, defective=2), model)
+
+
+def test_flow_1_is_needed(model, few, monkeypatch):
+    monkeypatch.setattr(model, "models", Models(model.models.flow_0))
+    with pytest.raises(InputError, match="hold no flow_1"):
+        measure_flows(few, model)

@@ -1,0 +1,335 @@
+import hashlib
+import os
+import shutil
+
+import huggingface_hub.constants
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.features import PAPER_EXTRACTORS, EmbeddedExtractor, Source, build_extractor
+from timenet_lib.presets import PAPER
+from timenet_lib.weights import load_stage, shipped_weights
+
+X = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+BOTTLENECK = (64, 256, 512, 1024, 2048)
+CHANNELS = {  # of f_1 to f_5, and parameters in millions up to f_5, from the networks' papers
+    "VGG16": ((128, 256, 512, 512, 512), 14.71),
+    "VGG19": ((128, 256, 512, 512, 512), 20.02),
+    "ResNet18": ((64, 64, 128, 256, 512), 11.18),
+    "ResNet34": ((64, 64, 128, 256, 512), 21.28),
+    "ResNet50": (BOTTLENECK, 23.51),
+    "ResNet101": (BOTTLENECK, 42.50),
+    "WideResNet50": (BOTTLENECK, 66.83),
+    "WideResNet101": (BOTTLENECK, 124.84),
+    "EfficientNet-b0": ((16, 24, 40, 112, 320), 3.60),
+    "EfficientNet-b2": ((16, 24, 48, 120, 352), 7.20),
+}
+
+
+def random_state(name, **options):
+    """The weights of one of timm's classifiers, statistics too, drawn without building it."""
+    with torch.device("meta"):
+        shapes = timm.create_model(name, **options).state_dict()
+    g = torch.Generator().manual_seed(5)
+    return {k: torch.rand(v.shape, generator=g) * 0.05 + 0.01 for k, v in shapes.items()}
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    """A machine whose cache holds no weights, and where no folder of weights is named."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("TIMENET_EXTRACTOR_WEIGHTS", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def resnet18_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(random_state("resnet18"), file)
+    return file
+
+
+def test_the_embedded_extractor_gives_its_levels_at_their_strides():
+    features = build_extractor("embedded", "random", (1, 3))(X)
+    assert [f.shape[1:] for f in features] == [(48, 32, 32), (192, 8, 8)]
+    assert sum(p.numel() for p in EmbeddedExtractor().parameters()) == pytest.approx(1.5e6, rel=0.05)
+
+
+@pytest.mark.parametrize(("paper", "name"), PAPER_EXTRACTORS.items())
+def test_the_ten_networks_of_table_4_give_f1_to_f5(paper, name):
+    net = build_extractor(name, "random", (1, 2, 3, 4, 5))
+    channels, millions = CHANNELS[paper]
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.006)
+    together, alone = net(X), net(X[1:])
+    assert [f.shape for f in together] == [(2, c, 32 >> i, 32 >> i) for i, c in enumerate(channels)]
+    for f, one in zip(together, alone, strict=True):
+        largest = float(one.abs().max())
+        assert torch.allclose(f[1:], one, rtol=1e-4, atol=1e-5 * largest)
+        assert float((f[0] - f[1]).abs().max()) > 1e-3 * largest > 0
+
+
+def test_table_4_is_whole_and_in_order():
+    assert list(PAPER_EXTRACTORS) == list(CHANNELS)
+
+
+def test_an_image_has_the_same_features_alone():
+    net = build_extractor("embedded", "random", (1, 2, 3))
+    for together, alone in zip(net(X), net(X[:1]), strict=True):
+        assert torch.allclose(together[:1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["embedded", "resnet18"])
+def test_levels_come_in_the_order_asked_for_and_do_not_depend_on_one_another(name):
+    f1, f2, f3 = build_extractor(name, "random", (1, 2, 3))(X)
+    swapped = build_extractor(name, "random", (3, 1))(X)
+    assert torch.equal(swapped[0], f3)
+    assert torch.equal(swapped[1], f1)
+    assert torch.equal(build_extractor(name, "random", (2,))(X)[0], f2)
+
+
+def test_levels_deeper_than_the_deepest_are_left_out():
+    up_to_f3 = build_extractor("resnet18", "random", (2, 3))
+    assert sum(p.numel() for p in up_to_f3.parameters()) == 683_072
+
+
+def test_random_weights_come_from_the_seed_and_leave_the_global_generator_alone():
+    before = torch.get_rng_state()
+    for name in ("embedded", "resnet18"):
+        a, b, c = (build_extractor(name, "random", (1,), seed)(X)[0] for seed in (0, 0, 1))
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_extractors_are_frozen():
+    for name in ("embedded", "resnet18"):
+        net = build_extractor(name, "random", (1,))
+        assert not net.training
+        assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_the_shipped_extractor_is_the_file_that_is_shipped():
+    state, record = load_stage(shipped_weights("demo"), "extractor")
+    plain = EmbeddedExtractor()
+    plain.load_state_dict(state)
+    shipped = build_extractor("embedded", "shipped", (1, 2, 3))
+    for f, expected in zip(shipped(X), plain.eval()(X), strict=True):
+        assert torch.equal(f, expected)
+    sha256 = record["sha256"]
+    assert shipped.source == Source("embedded", "shipped", (1, 2, 3), "extractor.safetensors", sha256, None)
+
+
+def test_embedded_weights_of_ones_own_need_their_record(tmp_path):
+    for name in ("extractor.safetensors", "extractor.json"):
+        shutil.copy(shipped_weights("demo") / name, tmp_path)
+    own = build_extractor("embedded", str(tmp_path), (3,))
+    assert torch.equal(own(X)[0], build_extractor("embedded", "shipped", (3,))(X)[0])
+    assert own.source.weights == "file"
+    (tmp_path / "extractor.json").unlink()
+    with pytest.raises(WeightsError, match=r"no record extractor\.json"):
+        build_extractor("embedded", str(tmp_path / "extractor.safetensors"), (3,))
+
+
+@pytest.mark.parametrize(("name", "levels"), [("resnet18", (2, 3, 4)), ("efficientnet_b0", (1, 3, 5))])
+def test_features_are_those_of_timms_own_network_with_its_normalisation(tmp_path, name, levels):
+    classifier = timm.create_model(name, num_classes=10).eval()
+    state = random_state(name, num_classes=10)
+    classifier.load_state_dict(state)
+    save_file(state, tmp_path / "any name")
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    x = ((X + 1) / 2 - mean[:, None, None]) / std[:, None, None]
+    with torch.no_grad():
+        expected = classifier.forward_intermediates(x, intermediates_only=True)
+    features = build_extractor(name, str(tmp_path / "any name"), levels)(X)
+    for i, f in zip(levels, features, strict=True):
+        assert f.shape == expected[i - 1].shape
+        assert torch.allclose(f, expected[i - 1], rtol=1e-3, atol=1e-4 * float(f.abs().max()))
+
+
+@pytest.mark.parametrize(("name", "levels"), [("vgg11", (0, 5)), ("legacy_xception", (1, 5))])
+def test_a_network_that_timm_takes_apart_gets_all_its_weights(tmp_path, name, levels):
+    """VGG's features.0 becomes features_0 in timm, and the whole of Xception lies in a body."""
+    heads = ("pre_logits.", "head.", "fc.")
+    body = {k: v for k, v in random_state(name).items() if not k.startswith(heads)}
+    save_file({k: v.half() for k, v in body.items()} | {"head.bias": torch.zeros(10)}, tmp_path / "w")
+    net = build_extractor(name, str(tmp_path / "w"), levels).net
+    loaded = {k.removeprefix("body.").replace("features_", "features."): v for k, v in net.state_dict().items()}
+    assert loaded.keys() == body.keys()
+    assert all(torch.equal(loaded[k], body[k].half().to(loaded[k])) for k in body)
+
+
+def test_what_was_used_is_told_without_its_folder(resnet18_file, no_weights):
+    digest = hashlib.sha256(resnet18_file.read_bytes()).hexdigest()
+    expected = Source("resnet18", "file", (3, 2), "resnet18.safetensors", digest, None)
+    assert build_extractor("resnet18", str(resnet18_file), (3, 2)).source == expected
+    assert build_extractor("resnet18", str(resnet18_file.parent), (3, 2)).source == expected
+    assert build_extractor("resnet18", str(resnet18_file.parent), (1,)).file == resnet18_file
+    random = build_extractor("resnet18", "random", (1,), seed=7)
+    assert random.source == Source("resnet18", "random", (1,), None, None, 7)
+    assert random.file is None
+
+
+def test_timm_means_its_cache_on_this_machine(resnet18_file, no_weights):
+    home = no_weights / "hub" / "models--timm--resnet18.a1_in1k"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("abc")
+    (home / "snapshots" / "abc").mkdir(parents=True)
+    shutil.copy(resnet18_file, home / "snapshots" / "abc" / "model.safetensors")
+    cached = build_extractor("resnet18", "timm", (2,))
+    assert cached.source[:4] == ("resnet18", "timm", (2,), "timm/resnet18.a1_in1k/model.safetensors")
+    assert torch.equal(cached(X)[0], build_extractor("resnet18", str(resnet18_file), (2,))(X)[0])
+    assert build_extractor("resnet18.a1_in1k", "timm", (2,)).source.file == cached.source.file
+    with pytest.raises(WeightsError, match=r"resnet18\.tv_in1k"):
+        build_extractor("resnet18.tv_in1k", "timm", (2,))
+
+
+def test_the_papers_extractor_is_found_in_the_cache_and_in_a_folder(no_weights, monkeypatch):
+    """A stand-in of every name and shape of the whole network, its classifier too."""
+    state = random_state(PAPER.extractor)
+    home = no_weights / "hub" / "models--timm--wide_resnet101_2.tv_in1k"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text("abc")
+    (home / "snapshots" / "abc").mkdir(parents=True)
+    save_file(state, home / "snapshots" / "abc" / "model.safetensors")
+    cached = build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels)
+    assert cached.source.file == "timm/wide_resnet101_2.tv_in1k/model.safetensors"
+    assert torch.equal(cached.net.state_dict()["layer3.22.conv3.weight"], state["layer3.22.conv3.weight"])
+    assert [f.shape[1:] for f in cached(X)] == [(256, 16, 16), (512, 8, 8), (1024, 4, 4)]
+    os.link(home / "snapshots" / "abc" / "model.safetensors", no_weights / "wide_resnet101_2.safetensors")
+    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(no_weights))
+    folder = build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels)
+    assert (folder.source.file, folder.source.sha256) == ("wide_resnet101_2.safetensors", cached.source.sha256)
+
+
+def test_the_folder_of_the_environment_variable_comes_before_the_cache(resnet18_file, no_weights, monkeypatch):
+    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(resnet18_file.parent))
+    source = build_extractor("resnet18", "timm", (2,)).source
+    assert source[:4] == ("resnet18", "timm", (2,), "resnet18.safetensors")
+    with pytest.raises(WeightsError, match=r"model\.safetensors of timm/resnet34.*nor resnet34\.safetensors in"):
+        build_extractor("resnet34", "timm", (2,))
+    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(no_weights / "none"))
+    with pytest.raises(WeightsError, match="TIMENET_EXTRACTOR_WEIGHTS is no folder"):
+        build_extractor("resnet18", "timm", (2,))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("resnet34", "timm", r"model\.safetensors of timm/resnet34.*fetch them once"),
+        (
+            "wide_resnet101_2",
+            "timm",
+            r"of wide_resnet101_2 \(model\.safetensors of timm/wide_resnet101_2\.tv_in1k on the Hugging Face hub\) .*"
+            r"put wide_resnet101_2\.safetensors into the folder that TIMENET_EXTRACTOR_WEIGHTS names, .*"
+            "--extractor-weights FILE",
+        ),
+        ("resnet34", "{}/none.safetensors", r"no extractor weights at .*none\.safetensors"),
+        ("resnet34", "{}", r"no extractor weights at .*resnet34\.safetensors"),
+        ("resnet34", "shipped", "no weights of resnet34 are shipped"),
+        ("embedded", "timm", "timm has no weights of embedded.*'shipped'"),
+    ],
+)
+def test_weights_that_are_not_there_are_an_error_and_no_fallback(no_weights, name, weights, message):
+    with pytest.raises(WeightsError, match=message):
+        build_extractor(name, weights.format(no_weights), (2,))
+
+
+def test_weights_of_another_network_are_refused(resnet18_file, tmp_path):
+    with pytest.raises(WeightsError, match=r"resnet18\.safetensors does not fit resnet34: layer1\.2\.\S+ is missing"):
+        build_extractor("resnet34", str(resnet18_file), (1,))
+    state = random_state("resnet18")
+    file = str(tmp_path / "r.safetensors")
+    save_file(state | {"layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)}, file)
+    with pytest.raises(WeightsError, match=r"does not fit resnet18: layer1\.2\.conv1\.weight is one too many$"):
+        build_extractor("resnet18", file, (1,))
+    save_file(state | {"layer4.0.bn1.bias": torch.zeros(2), "conv1.weight": torch.zeros(64, 3, 3, 3)}, file)
+    shapes = r"conv1\.weight has shape \(64, 3, 3, 3\), not \(64, 3, 7, 7\), and 1 more"
+    with pytest.raises(WeightsError, match=shapes):
+        build_extractor("resnet18", file, (1,))
+    del state["layer4.1.bn2.running_var"]
+    save_file(state, file)
+    with pytest.raises(WeightsError, match=r"layer4\.1\.bn2\.running_var is missing$"):
+        build_extractor("resnet18", file, (1,))
+
+
+def test_files_that_are_not_safetensors_are_refused_and_never_unpickled(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet18.pth")
+    (tmp_path / "empty").touch()
+    for name in ("resnet18.pth", "empty"):
+        with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+            build_extractor("resnet18", str(tmp_path / name), (2,))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("resnet18x", "resnet18"),
+        ("embeded", "embedded"),
+        ("resnet18.nothing", "resnet18"),
+        *((paper, name) for paper, name in PAPER_EXTRACTORS.items()),
+    ],
+)
+def test_an_unknown_name_is_refused_and_the_nearest_suggested(wrong, right):
+    with pytest.raises(InputError, match=rf"no network '{wrong}'; did you mean '{right}'"):
+        build_extractor(wrong, "random", (2,))
+
+
+def test_a_name_that_resembles_none_says_where_to_look():
+    with pytest.raises(InputError, match=r"no network 'qqqq'; `timm\.list_models"):
+        build_extractor("qqqq", "random", (2,))
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_networks_without_a_pyramid_of_features_are_refused(name):
+    with pytest.raises(InputError, match=f"features of {name} are no pyramid"):
+        build_extractor(name, "random", (4,))
+
+
+@pytest.mark.parametrize(
+    ("name", "levels", "message"),
+    [
+        ("resnet18", (2, 7, 0), "resnet18 has levels 1, 2, 3, 4, 5, not 7, 0"),
+        ("resnet18", (-1,), "not -1"),
+        ("vgg16", (6,), "vgg16 has levels 0, 1, 2, 3, 4, 5, not 6"),
+        ("embedded", (4,), "embedded has levels 1, 2, 3, not 4"),
+        ("embedded", (), r"levels \(\): give at least one"),
+        ("embedded", (2, 1, 2), r"levels \(2, 1, 2\).* none twice"),
+    ],
+)
+def test_levels_that_cannot_be_had_are_refused(name, levels, message):
+    with pytest.raises(InputError, match=message):
+        build_extractor(name, "random", levels)
+
+
+def test_the_embedded_extractor_is_one_of_timms_networks():
+    options = {"features_only": True, "pretrained_cfg": None, "exportable": True}
+    net = timm.create_model("timenet_embedded", pretrained=False, **options)
+    assert net.feature_info.reduction() == [2, 4, 8]
+    assert net.feature_info.channels() == [48, 96, 192]
+    assert net.pretrained_cfg["mean"] == net.pretrained_cfg["std"] == (0.5, 0.5, 0.5)
+    assert [f.shape[-1] for f in net(X)] == [32, 16, 8]
+    shipped = timm.create_model("timenet_embedded", pretrained=True, out_indices=[1, 2], **options).eval()
+    assert shipped.feature_info.module_name() == ["stages.1", "stages.2"]
+    for f, expected in zip(shipped(X), build_extractor("embedded", "shipped", (2, 3))(X), strict=True):
+        assert torch.equal(f, expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # anomalib's own
+def test_anomalibs_patchcore_stands_on_the_embedded_extractor():
+    pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    model = PatchcoreModel(["stages.1", "stages.2"], "timenet_embedded", pre_trained=True, num_neighbors=1)
+    features = model.feature_extractor(X)
+    for f, expected in zip(features.values(), build_extractor("embedded", "shipped", (2, 3))(X), strict=True):
+        assert torch.equal(f, expected)
+    model.train()
+    model(X[:1])
+    model.subsample_embedding(sampling_ratio=1.0)
+    model.eval()
+    prediction = model(X)
+    assert prediction.anomaly_map.shape == (2, 1, 64, 64)
+    assert prediction.pred_score[1] > 10 * prediction.pred_score[0]  # the first image is in the memory bank

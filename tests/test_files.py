@@ -1,0 +1,204 @@
+"""What a stranger's files must not hold, case by case; tests/fuzz looks for the cases that nobody thought of."""
+
+import json
+import shutil
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from timenet_lib.calibration import FILE, read_calibration
+from timenet_lib.detector import TimeNet
+from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.features import find_weights
+from timenet_lib.files import check_name, parse_json, read_json, sha256, write_json
+from timenet_lib.presets import CI, preset_from_dict
+from timenet_lib.unet import UNet, UNetConfig
+from timenet_lib.weights import load_into, load_stage, save_stage, shipped_weights
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    about = {"preset": CI.as_dict(), "classes": ["die", "gear"]}
+    save_stage(folder, "flow_0", UNet(CI.unet_config(2)), about)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def change(folder, **values):
+    path = folder / "flow_0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 200_000, "nested too deeply"),
+        ('{"a": NaN}', "NaN is no number"),
+        ('{"a": -Infinity}', "-Infinity is no number"),
+        ('{"a": 1, "a": 2}', "given twice"),
+        ("[1]", "not fields with names"),
+        (b"\xff\xfe", "not JSON"),
+        ('{"a": ' + "1" * 5000 + "}", "not JSON"),
+    ],
+)
+def test_odd_json_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_json(text)
+
+
+def test_a_file_that_is_no_json_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_json(tmp_path)
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(30_000_000)
+    with pytest.raises(InputError, match="larger than 20 MB"):
+        read_json(tmp_path / "large.json")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a\\b", "a\nb", "\udcff", "x" * 256, 5])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(InputError, match="a name of printable letters"):
+        check_name("a class", name)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("base", "24"), ("base", 10**6), ("base", -8), ("base", True), ("base", 8.0), ("base", None), ("rtol", 0),
+        ("image_size", 10**9), ("multipliers", [1] * 9), ("multipliers", [1e3]), ("multipliers", "12"), ("name", ""),
+        ("blocks", 10**9), ("t", 0), ("t", 1), ("t", 1e999), ("weight", -1), ("attention", [[8]]), ("levels", []),
+        ("sources", ["../x"]), ("extractor", "../../x"), ("extractor_weights", 5), ("lpips_share", 2),
+    ],
+)  # fmt: skip
+def test_a_preset_with_a_value_out_of_its_range_is_refused_by_name(field, value):
+    with pytest.raises(InputError, match=f"the recorded preset's {field} is "):
+        preset_from_dict(CI.as_dict() | {field: value})
+
+
+def test_a_base_that_the_norms_cannot_divide_is_refused():
+    with pytest.raises(InputError, match="base 18: a multiple of 4"):
+        UNetConfig(32, 2, 18)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"preset": None}, r"flow_0\.safetensors does not fit: the recorded preset is None"),
+        ({"preset": CI.as_dict() | {"extra": 1}}, "unexpected fields 'extra'"),
+        ({"classes": "die"}, "classes is 'die': a list"),
+        ({"classes": ["die", "die"]}, "named twice"),
+        ({"classes": ["die", "../x"]}, "a class is '../x'"),
+        ({"classes": ["die", "a\nb"]}, "a class is"),
+        ({"sha256": 5}, "its 'sha256' is 5: 64 hexadecimal"),
+        ({"parents": [1]}, r"parents is \[1\]"),
+        ({"parents": {"flow_0": None}}, "its 'flow_0' is None"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused(folder, values, message):
+    change(folder, **values)
+    with pytest.raises(WeightsError, match=message):
+        TimeNet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("where", ["../outside.safetensors", "{}/outside.safetensors", "..", "gone.safetensors"])
+def test_a_record_names_no_file_outside_its_folder(folder, where):
+    where = where.format(folder.parent)
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(shipped_weights("demo") / f"extractor{suffix}", folder.parent / f"outside{suffix}")
+    change(folder, preset=CI.as_dict() | {"extractor_weights": where})
+    with pytest.raises(WeightsError, match=r"which do not lie in it: say where they are with --extractor-weights"):
+        TimeNet.from_pretrained(folder)
+    given = TimeNet.from_pretrained(folder, extractor_weights=str(folder.parent / "outside.safetensors"))
+    assert given.extractor["file"] == "outside.safetensors"
+
+
+def test_stages_of_unlike_classes_are_refused(folder):
+    about = {"preset": CI.as_dict(), "classes": ["die", "nut"]}
+    save_stage(folder, "flow_1", UNet(CI.unet_config(2)), about)
+    with pytest.raises(WeightsError, match="a mixture: flow_1 has another network, image size or classes"):
+        TimeNet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.full((2,), torch.nan), "holds NaN"),
+        (torch.full((2,), torch.inf), "holds NaN, infinite"),
+        (torch.zeros(2, dtype=torch.int64), r"bias is torch\.int64, not torch\.float32"),
+        (torch.zeros(2, dtype=torch.complex64), "complex"),
+    ],
+)
+def test_weights_that_are_no_finite_floats_are_refused(tmp_path, tensor, message):
+    try:
+        content = save({"weight": torch.zeros(2, 3), "bias": tensor})
+    except KeyError:
+        pytest.skip(f"this version of safetensors cannot write {tensor.dtype}")
+    (tmp_path / "flow_0.safetensors").write_bytes(content)
+    write_json(tmp_path / "flow_0.json", {"sha256": sha256(content)})
+    with pytest.raises(WeightsError, match=message):
+        load_into(nn.Linear(3, 2), load_stage(tmp_path, "flow_0")[0], tmp_path / "a")
+
+
+@pytest.mark.parametrize("length", [2**40, 2**64 - 1, 150_000_000, 0])
+def test_a_header_of_a_wrong_length_is_refused(folder, length):
+    content = struct.pack("<Q", length) + (folder / "flow_0.safetensors").read_bytes()[8:]
+    (folder / "flow_0.safetensors").write_bytes(content)
+    change(folder, sha256=sha256(content))
+    with pytest.raises(WeightsError, match="not a safetensors file, and nothing else is read"):
+        TimeNet.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", ".."])
+def test_the_name_of_an_extractor_leads_nowhere_else(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(tmp_path))
+    for weights in ("timm", str(tmp_path)):
+        with pytest.raises(InputError, match="is no name of a network"):
+            find_weights(name, weights)
+
+
+CALIBRATION = {
+    "ratios": {"levels": [1.0, 1.0, 1.0], "pixel": 1.0},
+    "threshold": 1.0,
+    "pixel_threshold": 1.0,
+    "scoring": {"w": 7.0, "lam": 7.0, "pixel": "squared", "sigma": 4.0, "padded": False},
+}
+SOURCE = {"name": "embedded", "levels": [1, 2, 3], "sha256": None, "seed": 0}
+
+
+def calibrated(folder, known):
+    methods = {"flow_0": known}
+    write_json(folder / FILE, {"weights": {"flow_0": "a"}, "extractor": SOURCE, "methods": methods})
+    return read_calibration(folder, {"flow_0": "a"}, SOURCE, ("flow_0",))
+
+
+def test_a_calibration_comes_back(tmp_path):
+    assert calibrated(tmp_path, CALIBRATION)["flow_0"].threshold == 1.0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"threshold": "1"}, "threshold is '1'"),
+        ({"pixel_threshold": None}, "pixel_threshold is None"),
+        ({"ratios": {"levels": [1.0], "pixel": 1.0}}, "a list of 3 to 3"),
+        ({"ratios": {"levels": [1.0, -1.0, 1.0], "pixel": 1.0}}, r"a ratio is -1\.0"),
+        ({"scoring": CALIBRATION["scoring"] | {"w": [1, 2]}}, "w is"),
+        ({"scoring": CALIBRATION["scoring"] | {"w": "7"}}, "w is '7'"),
+        ({"scoring": CALIBRATION["scoring"] | {"padded": 1}}, "padded is 1"),
+        ({"scoring": CALIBRATION["scoring"] | {"pixel": "cubic"}}, "no pixel map 'cubic'"),
+        ({"scoring": CALIBRATION["scoring"] | {"pixel": []}}, r"pixel is \[\]: a name"),
+        ({"scoring": {"w": 7.0}}, "scoring lacks the fields"),
+        ({"more": 1}, "unexpected fields 'more'"),
+    ],
+)
+def test_a_calibration_that_does_not_fit_is_refused(tmp_path, values, message):
+    with pytest.raises(WeightsError, match=message):
+        calibrated(tmp_path, CALIBRATION | values)

@@ -1,0 +1,66 @@
+import pytest
+import torch
+
+from timenet_lib.errors import InputError
+from timenet_lib.keyed import image_noise
+from timenet_lib.models import Models, reconstruct
+from timenet_lib.path import full_t, interpolate
+from timenet_lib.solvers import one_step
+from timenet_lib.tpn import TPN
+from timenet_lib.unet import UNet, UNetConfig
+
+SMALL = UNetConfig(image_size=16, num_classes=3, base=8, multipliers=(1, 2), blocks=1, attention=(8,))
+C = torch.tensor([0, 1, 2, 0])
+
+
+@pytest.fixture
+def models():
+    torch.manual_seed(0)
+    flows = [UNet(SMALL).eval(), UNet(SMALL).eval()]
+    for flow in flows:
+        for p in flow.parameters():
+            torch.nn.init.normal_(p, std=0.05)
+    return Models(*flows, TPN.from_flow(flows[1], 0.83).eval())
+
+
+def test_one_step_reconstruction_is_equation_3_on_the_noised_image(models, images):
+    r = reconstruct(models, "flow_0", images, C, t=0.7, seed=2)
+    t = full_t(0.7, images)
+    xt = interpolate(image_noise(images, 2), images, t)
+    assert torch.equal(r.xt, xt)
+    with torch.no_grad():
+        expected = one_step(models.flow_0, xt, t, C).x1.clamp(-1, 1)
+    assert torch.allclose(r.x1_hat, expected, atol=1e-6)
+
+
+def test_every_method_starts_from_the_same_noised_image(models, images):
+    xts = [reconstruct(models, m, images, C, t=0.83).xt for m in models.methods()]
+    assert torch.equal(xts[0], xts[1])
+    assert torch.equal(xts[0], xts[2])
+
+
+def test_the_untrained_timenet_is_flow_1_at_the_working_point(models, images):
+    flow_1 = reconstruct(models, "flow_1", images, C, t=0.83)
+    timenet = reconstruct(models, "timenet", images, C, t=0.83)
+    assert torch.allclose(timenet.x1_hat, flow_1.x1_hat, atol=1e-5)
+    assert timenet.t_map.shape == (4, 16, 16)
+    assert flow_1.t_map is None
+
+
+def test_at_t_1_the_image_comes_back(models, images):
+    assert torch.allclose(reconstruct(models, "flow_1", images, C, t=1.0).x1_hat, images, atol=1e-6)
+
+
+def test_a_reconstruction_does_not_depend_on_its_batch(models, images):
+    together = reconstruct(models, "timenet", images, C, t=0.83).x1_hat
+    alone = reconstruct(models, "timenet", images[2:3], C[2:3], t=0.83).x1_hat
+    assert torch.allclose(together[2:3], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_method_cannot_do_is_refused(models, images):
+    with pytest.raises(InputError, match="one step"):
+        reconstruct(models, "timenet", images, C, t=0.83, num_steps=3)
+    with pytest.raises(InputError, match="these weights allow flow_0"):
+        reconstruct(Models(models.flow_0), "timenet", images, C, t=0.83)
+    with pytest.raises(InputError, match="outside"):
+        reconstruct(models, "flow_0", images, C, t=1.5)

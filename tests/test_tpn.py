@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from timenet_lib.presets import PAPER
+from timenet_lib.solvers import one_step
+from timenet_lib.tpn import TPN, steered_step
+from timenet_lib.unet import UNet, UNetConfig
+
+SMALL = UNetConfig(image_size=16, num_classes=3, base=8, multipliers=(1, 2), blocks=1, attention=(8,))
+C = torch.tensor([0, 1, 2, 0])
+
+
+@pytest.fixture
+def flow():
+    """A flow whose every weight is random, as if trained, and frozen."""
+    torch.manual_seed(0)
+    flow = UNet(SMALL)
+    for p in flow.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return flow.requires_grad_(False)
+
+
+def count(*modules):
+    return sum(p.numel() for m in modules for p in m.parameters())
+
+
+def test_the_paper_preset_has_59_98_million_parameters_in_all():
+    with torch.device("meta"):
+        flow, tpn = UNet(PAPER.unet_config(15)), TPN(PAPER.unet_config(15))
+    assert count(flow, tpn) == pytest.approx(59.98e6, rel=1e-3)
+    assert len(tpn.adapters) == 18
+
+
+@pytest.mark.parametrize("start", ["fresh", "from flow"])
+def test_the_untrained_tpn_leaves_one_step_of_the_flow_as_it_is(flow, images, start):
+    tpn = TPN(SMALL, 0.83) if start == "fresh" else TPN.from_flow(flow, 0.83)
+    t = torch.full((4,), 0.83)
+    with torch.no_grad():
+        x1_hat, t_map = steered_step(flow, tpn, images, t, C)
+    assert torch.allclose(t_map, torch.full_like(t_map, 0.83), atol=1e-6)
+    assert torch.allclose(x1_hat, one_step(flow, images, t, C).x1, atol=1e-6)
+
+
+def test_gradients_reach_the_tpn_through_the_flow_and_the_flow_stays(flow, images):
+    before = {k: v.clone() for k, v in flow.state_dict().items()}
+    tpn = TPN.from_flow(flow, 0.83)
+    optimizer = torch.optim.Adam(tpn.parameters(), lr=1e-2)
+    for _ in range(4):
+        x1_hat, _ = steered_step(flow, tpn, images, torch.full((4,), 0.83), C)
+        loss = (x1_hat - images.flip(0)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in tpn.parameters())
+    assert all(p.grad is None for p in flow.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in flow.state_dict().items())
+
+
+def test_starting_from_a_flow_copies_its_body_and_folds_its_time_in(flow):
+    tpn = TPN.from_flow(flow, 0.7)
+    assert torch.equal(tpn.backbone.stem.weight, flow.backbone.stem.weight)
+    with torch.no_grad():
+        folded = flow.classes.weight + flow.time(torch.tensor([0.7]))
+    assert torch.allclose(tpn.classes.weight, folded)

@@ -1,0 +1,52 @@
+"""The normal images of a folder in memory, and those held out from training."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from timenet_lib.data.drawn import drawn_folder
+from timenet_lib.data.folder import FolderIndex, Sample, index_folder, load_images
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Normal images in memory, and those held out from training, on which a model is calibrated."""
+
+    images: UInt8[Tensor, "n 3 h w"]
+    labels: Int[Tensor, " n"]
+    held_out: UInt8[Tensor, "m 3 h w"]
+    held_out_labels: Int[Tensor, " m"]
+    classes: tuple[str, ...]
+    data_hash: str
+
+
+def load_training_set(index: FolderIndex, size: int, every: int = 10) -> TrainingSet:
+    """Load the normal training images of a folder; every tenth of a class, at least one of two, is held out."""
+    kept: list[Sample] = []
+    held_out: list[Sample] = []
+    for name in index.classes:
+        samples = [s for s in index.train if s.class_name == name]
+        out = samples[every // 2 :: every] or samples[1:2]
+        held_out += out
+        kept += [s for s in samples if s not in out]
+
+    def labels(samples: list[Sample]) -> Tensor:
+        return torch.tensor([index.classes.index(s.class_name) for s in samples])
+
+    return TrainingSet(
+        images=load_images(kept, size),
+        labels=labels(kept),
+        held_out=load_images(held_out or kept, size),
+        held_out_labels=labels(held_out or kept),
+        classes=index.classes,
+        data_hash=index.hash(),
+    )
+
+
+def training_index(data: Path | None, drawn: Mapping[str, int]) -> FolderIndex:
+    """Index the training images of a folder, or of the drawn data set that a preset describes."""
+    return index_folder(data or drawn_folder(**drawn), parts=("train",))

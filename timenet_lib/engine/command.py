@@ -1,0 +1,112 @@
+"""What `timenet train` does, as a function: check the choices, load data and textures, train the stages."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from timenet_lib.data.textures import load_textures
+from timenet_lib.data.training_set import load_training_set, training_index
+from timenet_lib.engine.processes import claimed, make_accelerator
+from timenet_lib.engine.stages import TRAIN, Run, reflow
+from timenet_lib.errors import InputError
+from timenet_lib.features import build_extractor, build_lpips
+from timenet_lib.presets import Preset, get_preset
+from timenet_lib.weights import has_stage
+
+NEEDS = {"tpn": "flow_1"}
+MAKES = {"all": ("flow_0", "flow_1", "tpn"), "flow": ("flow_0",), "tpn": ("tpn",), "extractor": ("extractor",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """What may be asked of a training; None and "" leave it to the preset."""
+
+    preset: str = "demo"
+    batch_size: int | None = None  # of one process
+    couplings: int | None = None
+    anomalous_share: float | None = None
+    extractor_weights: str = ""
+    lpips: str = ""
+
+    def apply(self) -> Preset:
+        """Get the preset with these choices in it."""
+        preset = get_preset(self.preset)
+        named = {
+            "batch_size": self.batch_size, "num_couplings": self.couplings, "anomalous_share": self.anomalous_share,
+            "extractor_weights": self.extractor_weights or None, "lpips": self.lpips or None,
+        }  # fmt: skip
+        preset = replace(preset, **{k: v for k, v in named.items() if v is not None})
+        return replace(preset, lpips_share=None if self.lpips == "vgg" else 0.5) if self.lpips else preset
+
+
+def train_stages(
+    stage: str,
+    out: Path,
+    choices: Choices,
+    *,
+    data: Path | None = None,
+    textures: Path | None = None,
+    k: int = 1,
+    say: Callable[[str], None] = lambda line: None,
+    calibrate: Callable[..., None] | None = None,
+    **options: Any,
+) -> None:
+    """Train a stage, or all, into the folder out; call calibrate on it once a TPN is there.
+
+    options are those of Run: seed, steps, minutes, resume, device, ... Under `accelerate launch` every process calls
+    this, and the first one writes. Raises InputError for choices that exclude each other or lack an earlier stage,
+    and if another run is writing into the folder.
+    """
+    preset = choices.apply()
+    check_request(stage, out, k=k, drawn=data is None, **options)
+    if stage in ("all", "tpn"):  # what is missing or does not fit is said now, not after flow_0 and flow_1
+        build_lpips(preset.lpips, build_extractor(preset.extractor, preset.extractor_weights, preset.levels))
+    accelerator = make_accelerator(options.get("device", "cpu"))
+    main = accelerator.is_main_process
+    with accelerator.main_process_first():  # what is drawn is drawn once and cached
+        index = training_index(data, preset.drawn)
+        pictures = load_textures(textures, preset.image_size) if stage not in ("flow", "reflow") else None
+    with claimed(out) if main else nullcontext():
+        accelerator.wait_for_everyone()
+        run = Run(
+            out=out, preset=preset, data=load_training_set(index, preset.image_size), textures=pictures, **options
+        )
+        tell = say if main else lambda line: None
+        tell(f"{len(index.train)} normal images of {len(index.classes)} classes at {preset.image_size} px")
+        if stage == "reflow":
+            reflow(run, k=k)
+        else:
+            TRAIN[stage](run)
+        if calibrate is not None and stage in ("all", "tpn") and main:
+            tell("calibrating on held-out normal images")
+            weights = choices.extractor_weights
+            calibrate(out, run.data, pictures, seed=run.seed, device=run.device, extractor_weights=weights)
+    tell(f"finished: {out}")
+
+
+def check_request(
+    stage: str,
+    out: Path,
+    *,
+    k: int,
+    drawn: bool,
+    steps: int | None = None,
+    minutes: float | None = None,
+    resume: bool = False,
+    **_: Any,
+) -> None:
+    """Refuse, with an InputError, what cannot be trained, before any work."""
+    if steps is not None and minutes is not None:
+        raise InputError("--steps and --minutes exclude each other: give one")
+    if k < 1 or (k > 1 and stage != "reflow"):
+        raise InputError(f"k = {k}: 1 makes flow_1 of flow_0; more than 1 is for the stage reflow alone")
+    needs = f"flow_{k - 1}" if stage == "reflow" else NEEDS.get(stage)
+    if needs and not has_stage(out, needs):
+        raise InputError(f"{stage} needs {needs}, which {out} does not hold: train that first, or `train all`")
+    if stage == "extractor" and not drawn:
+        raise InputError("the extractor is trained on drawn data only: leave --data out")
+    there = [name for name in ((f"flow_{k}",) if stage == "reflow" else MAKES[stage]) if has_stage(out, name)]
+    if there and not resume:
+        raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")

@@ -1,0 +1,88 @@
+"""The processes of an `accelerate launch`: how they are joined, which device each has, and work that they share out."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from timenet_lib.errors import InputError
+from timenet_lib.files import cannot_write
+
+if sys.platform != "win32":
+    import fcntl
+
+
+def make_accelerator(device: str = "cpu") -> Accelerator:
+    """Return what joins this process to the others of an `accelerate launch`, on the device that was asked for."""
+    return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision="no", device_placement=False)
+
+
+def own_device(workers: Accelerator, device: str) -> torch.device:
+    """Return the device of this process: the one that was asked for, or, among several processes, its own."""
+    return workers.device if workers.num_processes > 1 else torch.device(device)
+
+
+def share_out(workers: Accelerator | None, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Return work(item) of each item, in order and in every process; process i of n does items i, i + n, ...
+
+    All processes have to come here. None, or one process, does everything itself.
+    """
+    if workers is None or workers.num_processes == 1:
+        return [work(item) for item in items]
+    n = workers.num_processes
+    done = gather_object([work(item) for item in items[workers.process_index :: n]])  # one process after the other
+    places = [k for i in range(n) for k in range(i, len(items), n)]
+    return [result for _, result in sorted(zip(places, done, strict=True), key=lambda pair: pair[0])]
+
+
+def check_device(name: str) -> str:
+    """Return the device's name; one that this machine lacks is an InputError."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"no device {name!r}: choose cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"no device {name!r}: choose cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise InputError(f"--device {name}: this machine has {count} CUDA devices; use --device cpu")
+    return name
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a training's folder, keep other runs out of it, and remove what a killed one left half-written.
+
+    A folder that another run holds is an InputError, one that cannot be written an OutputError. The lock goes with
+    the process, however that ends; Windows and some network file systems have none, and there nothing is refused.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    with lock:
+        if locked(lock):
+            for inside in ("", "checkpoints/", "couplings/*/"):
+                for part in folder.glob(f"{inside}.*.part"):
+                    part.unlink()
+        yield
+
+
+def locked(file: IO[str]) -> bool:
+    """Lock a file until it is closed; False where the system has no locks, an InputError where another holds it."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        folder = Path(file.name).parent
+        raise InputError(f"another run is writing into {folder}: wait for its end, or choose another --out") from error
+    except OSError:
+        return False
+    return True

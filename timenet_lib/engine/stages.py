@@ -1,0 +1,261 @@
+"""The stages in order, from normal images to flow_0, flow_1, tpn; each is a file that no later one changes."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from timenet_lib.data.training_set import TrainingSet
+from timenet_lib.engine.checkpoints import History
+from timenet_lib.engine.couplings import Couplings, Manifest, make_couplings
+from timenet_lib.engine.extractor import make_task, task_loss
+from timenet_lib.engine.loop import Budget, Job, run_job
+from timenet_lib.engine.processes import make_accelerator, own_device
+from timenet_lib.errors import InputError
+from timenet_lib.features import build_extractor, build_lpips
+from timenet_lib.keyed import key_seed
+from timenet_lib.losses import Distance, balanced_weight, flow_loss, repair_errors, tpn_loss
+from timenet_lib.models import load_flow
+from timenet_lib.presets import Preset
+from timenet_lib.synthesis import SOURCES, Repairs, Synthesiser
+from timenet_lib.tpn import TPN, SteeredFlow
+from timenet_lib.train import Loss, coupled_pairs, independent_pairs, repairs
+from timenet_lib.unet import UNet
+from timenet_lib.weights import has_stage, read_record, save_stage
+
+SHARES = {"flow_0": 0.40, "couplings": 0.12, "flow_1": 0.16, "tpn": 0.32}  # of the minutes of `all`
+BALANCED_ON = 32  # images on which the weight of LPIPS is found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all stages of one training have in common."""
+
+    out: Path
+    preset: Preset
+    data: TrainingSet
+    textures: UInt8[Tensor, "m 3 h w"] | None = None
+    seed: int = 0
+    steps: int | None = None
+    minutes: float | None = None  # of this call; `all` shares them out
+    resume: bool = False
+    device: str = "cpu"
+    command: str = ""
+    progress: bool = True
+    task: str = "dense"  # of the extractor
+    precision: str = "float32"
+    save_every: float = 60.0  # seconds between checkpoints
+
+    @cached_property
+    def accelerator(self) -> Accelerator:
+        """What joins this process to the others of an `accelerate launch`; alone it does nothing."""
+        return make_accelerator(self.device)
+
+    @cached_property
+    def on(self) -> torch.device:
+        """The device of this process: the caller's or, among several processes, this process's own."""
+        return own_device(self.accelerator, self.device)
+
+    def synthesiser(self, share: float, *, stage: str, sources: tuple[str, ...]) -> Synthesiser:
+        """Make what draws synthetic defects; raises InputError without textures."""
+        if self.textures is None:
+            raise InputError(f"training {stage} needs textures for the synthetic anomalies")
+        return Synthesiser(
+            self.data.images, self.data.labels, self.textures,
+            anomalous_share=share, seed=self.seed, stage=stage, sources=sources,
+        )  # fmt: skip
+
+    def record(self, history: History, parents: dict[str, str]) -> dict[str, Any]:
+        """Return what is written beside the weights of a stage."""
+        return {
+            "preset": self.preset.as_dict(),
+            "classes": list(self.data.classes),
+            "data_sha256": self.data.data_hash,
+            "parents": parents,
+            "seed": self.seed,
+            "command": self.command,
+            "training": {
+                **history.as_record(),
+                "minutes": self.minutes,
+                "device": self.device,
+                "processes": self.accelerator.num_processes,
+                "torch": torch.__version__,
+                "python": sys.version.split()[0],
+            },
+        }
+
+    def fresh(self, stage: str) -> bool:
+        """Tell whether a stage is still to be trained; a finished one is an error unless this run resumes."""
+        if not has_stage(self.out, stage):
+            return True
+        if not self.resume:
+            raise InputError(f"{self.out} already holds {stage}: add --resume to go on, or choose another --out")
+        record = read_record(self.out, stage)
+        mine = {**self.preset.for_stage(stage), "data_sha256": self.data.data_hash, "seed": self.seed}
+        preset = record.get("preset")
+        theirs = {**(preset if isinstance(preset, dict) else {}), **record}
+        odd = [k for k, v in mine.items() if theirs.get(k) != v]
+        if odd:
+            raise InputError(f"{self.out / stage}.json was made with another {', '.join(odd)}: choose another --out")
+        self.drop_checkpoint(stage)  # of a run that was killed between the two
+        return False
+
+    def drop_checkpoint(self, stage: str) -> None:
+        """Remove the checkpoint of a finished stage, which has served its turn."""
+        if self.accelerator.is_main_process:
+            (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
+
+    def train(
+        self,
+        stage: str,
+        module: nn.Module,
+        loss: Loss,
+        *,
+        draw: Callable[..., Any],
+        steps: int,
+        rate: float,
+        share: float = 1.0,
+        batch_size: int = 0,
+        saved: nn.Module | None = None,
+    ) -> History:
+        """Train one stage, resumable from its checkpoint; steps and rate are the preset's, share is of the minutes."""
+        identity = {"stage": stage, "preset": self.preset.for_stage(stage), "data": self.data.data_hash}
+        job = Job(
+            module=module,
+            loss=loss,
+            draw=draw,
+            budget=Budget(self.steps or steps, self.minutes * share if self.minutes else None),
+            peak_rate=rate,
+            batch_size=batch_size or self.preset.batch_size,
+            checkpoint=self.out / "checkpoints" / f"{stage}.safetensors",
+            saved=saved,
+            precision=self.precision,
+            identity={**identity, "seed": self.seed},
+        )
+        return run_job(
+            job, resume=self.resume, accelerator=self.accelerator, save_every=self.save_every, progress=self.progress
+        )
+
+    def finish(self, stage: str, module: nn.Module, record: dict[str, Any]) -> None:
+        """Write the finished stage, by one process for all."""
+        if self.accelerator.is_main_process:
+            save_stage(self.out, stage, module, record)
+        self.drop_checkpoint(stage)
+        self.accelerator.wait_for_everyone()
+
+
+def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
+    """Build a network whose start depends on (seed, stage) alone; the global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_seed(seed, stage, "start"))
+        return make()
+
+
+def train_flow_0(run: Run, share: float = 1.0) -> None:
+    """Train flow_0 on independent pairs.
+
+    Paper: eq. (4).
+    """
+    if not run.fresh("flow_0"):
+        return
+    preset, data = run.preset, run.data
+    flow = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "flow_0").to(run.on)
+    draw = partial(independent_pairs, data.images, data.labels, seed=run.seed)
+    history = run.train(
+        "flow_0", flow, flow_loss, draw=draw, steps=preset.flow_steps, rate=preset.learning_rate, share=share
+    )
+    run.finish("flow_0", flow, run.record(history, {}))
+
+
+def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> None:
+    """Make couplings with flow_{k-1} and train flow_k on them, starting from flow_{k-1}'s weights.
+
+    Paper: algorithm 1, there with k = 1 only. shares: of the minutes, for couplings and for training.
+    """
+    before, stage = f"flow_{k - 1}", f"flow_{k}"
+    if not run.fresh(stage):
+        return
+    preset, workers = run.preset, run.accelerator
+    v, record = load_flow(run.out, before, run.on)
+    folder = run.out / "couplings" / stage
+    manifest = Manifest(
+        flow_sha256=record["sha256"], size=preset.image_size, classes=len(run.data.classes),
+        k=k, seed=run.seed, tol=preset.rtol,
+    )  # fmt: skip
+    make_couplings(
+        v, folder, manifest,
+        count=preset.num_couplings, minutes=run.minutes * shares[0] if run.minutes else None,
+        progress=run.progress and workers.is_main_process, share=(workers.process_index, workers.num_processes),
+    )  # fmt: skip
+    workers.wait_for_everyone()
+    couplings = Couplings(folder)
+    flow = UNet(v.config).to(run.on)
+    flow.load_state_dict(v.state_dict())
+    draw = partial(coupled_pairs, couplings, seed=run.seed, k=k)
+    history = run.train(
+        stage, flow, flow_loss, draw=draw, steps=preset.reflow_steps, rate=preset.learning_rate / 2, share=shares[1]
+    )
+    made = {**couplings.manifest, "count": len(couplings), "nfe": couplings.nfe}
+    run.finish(stage, flow, run.record(history, {before: record["sha256"]}) | {"couplings": made})
+
+
+def train_tpn(run: Run, share: float = 1.0) -> None:
+    """Train the TPN on flow_1, which stays as it is.
+
+    Paper: algorithm 2.
+    """
+    if not run.fresh("tpn"):
+        return
+    preset = run.preset
+    synthesiser = run.synthesiser(preset.anomalous_share, stage="tpn", sources=preset.sources)
+    flow_1, record = load_flow(run.out, "flow_1", run.on)
+    tpn = TPN.from_flow(flow_1, preset.t).to(run.on)
+    features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.on)
+    lpips = build_lpips(preset.lpips, features, run.on)
+    draw = partial(repairs, synthesiser, preset.t)
+    v = SteeredFlow(flow_1, tpn)
+    weight = lpips_weight(v, draw, lpips=lpips, share=preset.lpips_share)
+    loss = partial(tpn_loss, lpips=lpips, lpips_weight=weight)
+    history = run.train(
+        "tpn", v, loss, draw=draw, steps=preset.tpn_steps, rate=preset.tpn_learning_rate, share=share, saved=tpn
+    )
+    run.finish("tpn", tpn, run.record(history, {"flow_1": record["sha256"]}) | {"lpips_weight": weight})
+
+
+def lpips_weight(v: SteeredFlow, draw: Callable[..., Repairs], *, lpips: Distance, share: float | None) -> float:
+    """Find the weight that gives LPIPS this share of the untrained TPN's gradient; 1 where share is None."""
+    if share is None:
+        return 1.0
+    params = list(v.tpn.parameters())
+    batch = Repairs._make(x.to(params[0].device) for x in draw(step=0, samples=range(BALANCED_ON)))
+    return balanced_weight(repair_errors(v, batch, lpips), params, share)
+
+
+def train_extractor(run: Run, default_steps: int = 1500) -> None:
+    """Train the embedded extractor, by run.task, on the run's images, which are to be drawn ones."""
+    if not run.fresh("extractor"):
+        return
+    synthesiser = run.synthesiser(0.7, stage="extractor", sources=SOURCES)
+    task = seeded(lambda: make_task(run.task, synthesiser, run.preset.image_size), run.seed, "extractor").to(run.on)
+    batch_size = 32 if run.task == "families" else 16
+    history = run.train(
+        "extractor", task, task_loss, draw=task.draw, steps=default_steps, rate=1e-3, batch_size=batch_size
+    )
+    run.finish("extractor", task.net, {**run.record(history, {}), "task": run.task})
+
+
+def train_all(run: Run) -> None:
+    """Train flow_0, flow_1 and the TPN, one after the other."""
+    train_flow_0(run, SHARES["flow_0"])
+    reflow(run, (SHARES["couplings"], SHARES["flow_1"]))
+    train_tpn(run, SHARES["tpn"])
+
+
+TRAIN = {"all": train_all, "flow": train_flow_0, "tpn": train_tpn, "extractor": train_extractor}

@@ -1,0 +1,127 @@
+"""The three stages together: loaded from a folder, and rebuilding images as flow_0, flow_1 or TimeNet."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.files import check_list, check_name
+from timenet_lib.keyed import image_noise
+from timenet_lib.path import full_t, interpolate
+from timenet_lib.presets import Preset, preset_from_dict
+from timenet_lib.solvers import euler
+from timenet_lib.tpn import TPN, SteeredFlow
+from timenet_lib.unet import UNet, UNetConfig
+from timenet_lib.weights import load_into, load_stage, read_record
+
+METHODS = ("flow_0", "flow_1", "timenet")
+
+
+class Models(NamedTuple):
+    """The three stages; flow_1 and tpn may be missing while they are not trained yet."""
+
+    flow_0: UNet
+    flow_1: UNet | None = None
+    tpn: TPN | None = None
+
+    def methods(self) -> tuple[str, ...]:
+        """Name the methods that these stages allow."""
+        have = {"flow_0": True, "flow_1": self.flow_1 is not None, "timenet": None not in (self.flow_1, self.tpn)}
+        return tuple(name for name in METHODS if have[name])
+
+    def velocity(self, method: str, on_map: Callable[[Tensor], None] | None = None) -> nn.Module:
+        """Get a method's velocity v(xt, t, c); on_map receives TimeNet's T at each evaluation.
+
+        Raises InputError if these stages do not allow the method.
+        """
+        if method not in self.methods():
+            raise InputError(f"no method {method!r}: these weights allow {', '.join(self.methods())}")
+        if method != "timenet":
+            return getattr(self, method)
+        assert self.flow_1 is not None
+        assert self.tpn is not None
+        return SteeredFlow(self.flow_1, self.tpn, on_map)
+
+
+class Reconstruction(NamedTuple):
+    """What a method makes of an image x1: the noised xt, the rebuilt x1_hat, and the map T where there is one."""
+
+    xt: Float[Tensor, "b 3 h w"]
+    x1_hat: Float[Tensor, "b 3 h w"]
+    t_map: Float[Tensor, "b h w"] | None
+
+
+@torch.no_grad()
+def reconstruct(
+    models: Models,
+    method: str,
+    x1: Float[Tensor, "b 3 h w"],
+    *,
+    c: Int[Tensor, " b"],
+    t: float,
+    seed: int = 0,
+    num_steps: int = 1,
+) -> Reconstruction:
+    """Noise x1 to xt and rebuild it in num_steps equal steps; t_map is the first step's T.
+
+    Paper: eq. (3) for one step, eq. (2) for more, section 2.2 for TimeNet. The noise comes from (seed, image), so the
+    batch has no influence. Raises InputError for a method that these stages do not allow, or a t outside [0, 1].
+    """
+    maps: list[Tensor] = []
+    v, ts = models.velocity(method, maps.append), full_t(t, x1)
+    xt = interpolate(image_noise(x1, seed), x1, ts)
+    x1_hat = euler(v, xt, ts, c, num_steps=num_steps).x1
+    return Reconstruction(xt, x1_hat.clamp(-1, 1), maps[0] if maps else None)
+
+
+def load_flow(folder: Path, name: str, device: str | torch.device = "cpu") -> tuple[UNet, dict[str, Any]]:
+    """Return flow_0 or flow_1 of a folder, frozen, and its record."""
+    state, record = load_stage(folder, name)
+    path = folder / f"{name}.safetensors"
+    _, config, _ = recorded_network(record, path)
+    with torch.device("meta"):  # no memory before the weights are known to fit
+        flow = UNet(config)
+    load_into(flow, state, path)
+    return flow.to(device).eval().requires_grad_(False), record
+
+
+def load_tpn(folder: Path, device: str = "cpu") -> tuple[TPN, dict[str, Any]]:
+    """Return the TPN of a folder, frozen, and its record; one that was trained on another flow_1 is refused."""
+    state, record = load_stage(folder, "tpn")
+    path = folder / "tpn.safetensors"
+    preset, config, _ = recorded_network(record, path)
+    mine, theirs = read_record(folder, "flow_1")["sha256"], record.get("parents", {}).get("flow_1")
+    if mine != theirs:
+        raise WeightsError(f"{path} was trained on another flow_1 than the one beside it")
+    with torch.device("meta"):
+        tpn = TPN(config, preset.t)
+    load_into(tpn, state, path)
+    return tpn.to(device).eval().requires_grad_(False), record
+
+
+def recorded_network(record: Mapping[str, Any], path: Path) -> tuple[Preset, UNetConfig, tuple[str, ...]]:
+    """Return a record's preset, the shape of its network, and its classes; what does not fit is a WeightsError."""
+    try:
+        preset = preset_from_dict(record.get("preset"))
+        classes = tuple(check_name("a class", name) for name in check_list("classes", record.get("classes"), 1, 10_000))
+        if len(set(classes)) < len(classes):
+            raise InputError("a class is named twice")
+        return preset, preset.unet_config(len(classes)), classes
+    except InputError as error:
+        raise WeightsError(
+            f"the record of {path} does not fit: {error}; train with this version, or mend it"
+        ) from error
+
+
+def recorded_family(folder: Path, records: Mapping[str, Mapping[str, Any]]) -> tuple[Preset, tuple[str, ...]]:
+    """Return the preset and the classes of stages that go together; unlike networks or classes are a WeightsError."""
+    said = {name: recorded_network(record, folder / f"{name}.safetensors") for name, record in records.items()}
+    preset, *first = next(iter(said.values()))
+    odd = [name for name, (_, *others) in said.items() if others != first]
+    if odd:
+        raise WeightsError(f"{folder} is a mixture: {odd[0]} has another network, image size or classes than flow_0")
+    return preset, said["flow_0"][2]

@@ -1,0 +1,147 @@
+"""Anomalous images from normal ones: a texture, or another image's content, blended in under a Perlin mask.
+
+Paper: section 2.2, which follows DRAEM. The content shows with an opacity of 0.2 to 1. The paper's content is a
+texture; two more sources are an extension, because a texture never looks like a part in the wrong place.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from timenet_lib.errors import InputError
+from timenet_lib.keyed import generator, integer, uniform
+from timenet_lib.path import as_float
+from timenet_lib.perlin import perlin_mask
+
+SOURCES = ("texture", "transplant", "recolour")
+VISIBLE = 0.05  # where white is 1 and black -1
+
+
+class Synthesised(NamedTuple):
+    """Images with anomalies, the clean images, the masks (empty where normal), classes."""
+
+    x_a: Float[Tensor, "b 3 h w"]
+    x1: Float[Tensor, "b 3 h w"]
+    masks: Bool[Tensor, "b h w"]
+    c: Int[Tensor, " b"]
+
+
+def blend(
+    x1: Float[Tensor, "3 h w"], content: Float[Tensor, "3 _ _"], mask: Bool[Tensor, "_ _"], opacity: float
+) -> Float[Tensor, "3 h w"]:
+    """Show the content inside the mask, at an opacity from 0 to 1. Raises InputError for unlike sizes."""
+    if content.shape != x1.shape or mask.shape != x1.shape[1:]:
+        raise InputError(
+            f"an image of {tuple(x1.shape)}, content of {tuple(content.shape)} and a mask of {tuple(mask.shape)} do "
+            "not fit: all three need one height and width"
+        )
+    return torch.where(mask, torch.lerp(x1, content, opacity), x1)
+
+
+def move(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
+    """Shift an image, around its borders, by at least an eighth of its size along each axis."""
+    size = x.shape[-1]
+    return x.roll([size // 8 + integer(g, size - size // 4) for _ in range(2)], dims=(1, 2))
+
+
+def turn(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
+    """Turn an image by quarters, and mirror every second one."""
+    x = torch.rot90(x, integer(g, 4), dims=(1, 2))
+    return x.flip(2) if integer(g, 2) else x
+
+
+def recolour(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
+    """Change the colours of an image in [-1, 1]: channels permuted, sometimes inverted; gamma, gain, offset."""
+    x = x[torch.randperm(3, generator=g)]
+    if integer(g, 4) == 0:
+        x = -x
+    x = 2 * ((x + 1) / 2).clamp(0, 1) ** math.exp(uniform(g, -0.5, 0.5)) - 1
+    return (x * uniform(g, 0.6, 1.4) + uniform(g, -0.4, 0.4)).clamp(-1, 1)
+
+
+class Repairs(NamedTuple):
+    """A batch for the TPN: noise, image with a synthetic defect, clean image, t and class."""
+
+    x0: Float[Tensor, "b 3 h w"]
+    x_a: Float[Tensor, "b 3 h w"]
+    x1: Float[Tensor, "b 3 h w"]
+    t: Float[Tensor, " b"]
+    c: Int[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Synthesiser:
+    """Draws batches for algorithm 2; a sample depends on (seed, stage, step, its number) alone.
+
+    sources: where a sample's content comes from, with equal chance.
+
+    - "texture": a texture, turned and recoloured, as in the paper;
+    - "transplant" (extension): a training image, of the same class every second time, moved or in its place;
+    - "recolour" (extension): an image of the same class, recoloured, moved or in its place.
+
+    Where the content hardly differs from what it covers, a texture is taken instead, so that every anomaly is visible.
+    Raises InputError for unknown or no sources, a share outside [0, 1], and images, labels or textures that do not fit.
+    """
+
+    images: UInt8[Tensor, "n 3 h w"]
+    labels: Int[Tensor, " _"]
+    textures: UInt8[Tensor, "m 3 _ _"]
+    anomalous_share: float = 0.5
+    seed: int = 0
+    stage: str = "tpn"
+    sources: tuple[str, ...] = SOURCES
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.sources) - set(SOURCES))
+        if unknown or not self.sources:
+            raise InputError(f"sources {unknown or 'none'}: choose from {', '.join(SOURCES)}")
+        if not 0 <= self.anomalous_share <= 1:
+            raise InputError(f"anomalous_share = {self.anomalous_share}: a share lies between 0 and 1")
+        if not len(self.images) or len(self.images) != len(self.labels):
+            raise InputError(f"{len(self.images)} images and {len(self.labels)} labels: one for each, at least one")
+        if not len(self.textures) or self.textures.shape[1:] != self.images.shape[1:]:
+            raise InputError(
+                f"textures of shape {tuple(self.textures.shape)} for images of {tuple(self.images.shape)}: at least "
+                "one is needed, of the same size"
+            )
+
+    @cached_property
+    def of_class(self) -> dict[int, Int[Tensor, " _"]]:
+        """The indices of each class's images."""
+        return {int(c): (self.labels == c).nonzero()[:, 0] for c in self.labels.unique()}
+
+    def batch(self, step: int, samples: range) -> Synthesised:
+        """Draw these samples of one training step."""
+        drawn = [self.sample(step, i) for i in samples]
+        x_a, x1, masks, c = (torch.stack(column) for column in zip(*drawn, strict=True))
+        return Synthesised(x_a, x1, masks, c)
+
+    def sample(self, step: int, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw one anomalous image, with the clean one, the mask and the class."""
+        g = generator(self.seed, self.stage, step, i)
+        index = integer(g, len(self.images))
+        x1, c = as_float(self.images[index]), self.labels[index]
+        if uniform(g, 0, 1) >= self.anomalous_share:
+            return x1, x1, torch.zeros(x1.shape[1:], dtype=torch.bool), c
+        mask = perlin_mask(x1.shape[-1], g)
+        opacity = uniform(g, 0.2, 1.0)
+        x_a = blend(x1, self.content(self.sources[integer(g, len(self.sources))], int(c), g), mask, opacity)
+        seen = (x_a - x1).abs().amax(dim=0) > VISIBLE
+        if seen.sum() < mask.sum() / 2:
+            x_a = blend(x1, self.content("texture", int(c), g), mask, opacity)
+        return x_a, x1, mask, c
+
+    def content(self, source: str, c: int, g: torch.Generator) -> Float[Tensor, "3 h w"]:
+        """Draw what shows under the mask of an image of class c."""
+        if source == "texture":
+            return recolour(turn(as_float(self.textures[integer(g, len(self.textures))]), g), g)
+        same = source == "recolour" or integer(g, 2)
+        pool = self.of_class[c] if same else torch.arange(len(self.images))
+        x = as_float(self.images[pool[integer(g, len(pool))]])
+        x = move(x, g) if integer(g, 2) else x
+        return recolour(x, g) if source == "recolour" else x

@@ -1,0 +1,130 @@
+"""Stages on disk: NAME.safetensors in half precision, and NAME.json, its record. Nothing is ever unpickled.
+
+A stage is rounded to half precision as it is saved, and the next stage trains on what was saved. The record holds
+the SHA-256 of the weights, and loading checks it.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from timenet_lib.errors import InputError, WeightsError, is_name, printable, shown
+from timenet_lib.files import check_object, read_json, sha256, write_atomically, write_json
+
+HASH = re.compile(r"[0-9a-f]{64}")
+BROKEN = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)  # of a file that is no safetensors
+
+
+def shipped_weights(name: str) -> Path:
+    """Return the folder of weights that the package ships under this name; an unknown one is a WeightsError."""
+    home = Path(__file__).parent / "weights"
+    shipped = sorted(p.name for p in home.iterdir() if p.is_dir())
+    if name not in shipped:
+        raise WeightsError(f"no shipped weights {name!r}: there is {', '.join(shipped)}, or give a folder")
+    return home / name
+
+
+def weights_folder(name_or_folder: str | Path) -> Path:
+    """Return an existing folder as it is, anything else as the name of shipped weights."""
+    folder = Path(name_or_folder)
+    if folder.is_dir():
+        return folder
+    if len(folder.parts) > 1:
+        raise WeightsError(f"no weights folder {folder}")
+    return shipped_weights(str(name_or_folder))
+
+
+def round_to_half(module: nn.Module) -> None:
+    """Round every weight to half precision in place, still stored in float32."""
+    with torch.no_grad():
+        for value in module.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(value.half().float())
+
+
+def save_stage(folder: Path, name: str, module: nn.Module, record: Mapping[str, Any]) -> str:
+    """Write a stage and its record; return the SHA-256 of the weights. The record is written last."""
+    state = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
+    content = save({k: v.contiguous().cpu() for k, v in state.items()})
+    write_atomically(folder / f"{name}.safetensors", content)
+    digest = sha256(content)
+    write_json(folder / f"{name}.json", {"stage": name, "sha256": digest, **record})
+    return digest
+
+
+def read_record(folder: Path, name: str) -> dict[str, Any]:
+    """Return a stage's record; a missing or unreadable one, or one with a wrong hash or parent, is a WeightsError."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise WeightsError(f"{folder} holds no record {name}.json: is it a folder that `timenet train` wrote?")
+    try:
+        record = read_json(path)
+        if "sha256" not in record:
+            raise InputError("it has no sha256")
+        parents = check_object("parents", record.get("parents", {}))
+        for what, digest in {"sha256": record["sha256"], **parents}.items():
+            if not isinstance(digest, str) or not HASH.fullmatch(digest):
+                raise InputError(f"its {shown(what)} is {shown(digest)}: 64 hexadecimal digits are needed")
+    except InputError as error:
+        raise WeightsError(f"{path} is no record of a stage: {error}") from error
+    return record
+
+
+def own_extractor(folder: Path, recorded: str) -> str:
+    """Return the extractor weights that a folder's record names; a file outside the folder is a WeightsError."""
+    if recorded in ("shipped", "random", "timm"):
+        return recorded
+    if not is_name(recorded) or not (folder / recorded).is_file():
+        raise WeightsError(
+            f"{folder} was trained with the extractor weights {shown(recorded)}, which do not lie in it: say where "
+            "they are with --extractor-weights, in Python extractor_weights="
+        )
+    return str(folder / recorded)
+
+
+def has_stage(folder: Path, name: str) -> bool:
+    """Tell whether a stage was finished in this folder."""
+    return (folder / f"{name}.json").is_file() and (folder / f"{name}.safetensors").is_file()
+
+
+def load_stage(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a stage's weights, in float32, and its record; an altered file is a WeightsError."""
+    record = read_record(folder, name)
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        raise WeightsError(f"{folder} holds no {path.name}: train this stage, or choose another folder")
+    try:
+        content = path.read_bytes()
+        if sha256(content) != record["sha256"]:
+            raise WeightsError(f"{path} does not fit its record (SHA-256): the file was altered or cut short")
+        state = load(content)
+    except BROKEN as error:
+        raise WeightsError(f"{path} is not a safetensors file, and nothing else is read: {error!r}") from error
+    check_finite(state, path)
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, record
+
+
+def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that hold NaN or infinite values, or are complex, with a WeightsError."""
+    for name, value in state.items():
+        if value.is_complex() or not torch.isfinite(value.float()).all():
+            raise WeightsError(f"{path} holds NaN, infinite or complex values in {shown(name)}: take another file")
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Put weights into a module, which may be on the meta device; those of another configuration are a WeightsError."""
+    wanted = module.state_dict()
+    odd = [k for k, v in state.items() if k in wanted and v.dtype != wanted[k].dtype]
+    if odd:
+        raise WeightsError(f"{path}: {odd[0]} is {state[odd[0]].dtype}, not {wanted[odd[0]].dtype}: take another file")
+    try:
+        module.load_state_dict(state, assign=any(p.is_meta for p in module.parameters()))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise WeightsError(f"{path} was made for another configuration: {printable(first)}") from error
