@@ -4,8 +4,8 @@ import torch
 from timenet_lib.errors import InputError
 from timenet_lib.keyed import image_noise
 from timenet_lib.models import Models, reconstruct
-from timenet_lib.path import full_t, interpolate
-from timenet_lib.solvers import one_step
+from timenet_lib.path import interpolate
+from timenet_lib.solvers import full_t, one_step
 from timenet_lib.tpn import TPN
 from timenet_lib.unet import UNet, UNetConfig
 

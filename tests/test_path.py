@@ -3,7 +3,8 @@ import torch
 
 from timenet_lib.errors import InputError
 from timenet_lib.keyed import generator, image_noise
-from timenet_lib.path import full_t, interpolate, velocity
+from timenet_lib.path import interpolate, velocity
+from timenet_lib.solvers import full_t
 
 
 def test_the_path_runs_from_noise_at_0_to_the_image_at_1(images):

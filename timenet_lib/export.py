@@ -23,9 +23,10 @@ from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.files import write_atomically
 from timenet_lib.keyed import image_noise
 from timenet_lib.models import Models
-from timenet_lib.path import full_t, interpolate
+from timenet_lib.path import interpolate
 from timenet_lib.pooling import image_score
 from timenet_lib.score import distances, score_map
+from timenet_lib.solvers import full_t
 from timenet_lib.tpn import TPN, SteeredFlow
 from timenet_lib.unet import UNet
 

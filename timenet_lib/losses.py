@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError
-from timenet_lib.path import Pairs, interpolate, velocity
+from timenet_lib.path import Pairs, Repairs, interpolate, velocity
 from timenet_lib.solvers import Velocity, one_step
-from timenet_lib.synthesis import Repairs
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # of two batches of images, one number per image
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.files import check_list, check_name
 from timenet_lib.keyed import image_noise
-from timenet_lib.path import full_t, interpolate
+from timenet_lib.path import interpolate
 from timenet_lib.presets import Preset, preset_from_dict
-from timenet_lib.solvers import euler
+from timenet_lib.solvers import euler, full_t
 from timenet_lib.tpn import TPN, SteeredFlow
 from timenet_lib.unet import UNet, UNetConfig
 from timenet_lib.weights import load_into, load_stage, read_record

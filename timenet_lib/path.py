@@ -9,14 +9,22 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from timenet_lib.errors import InputError
-
 
 class Pairs(NamedTuple):
     """A batch for a flow: noise, image, t and class."""
 
     x0: Float[Tensor, "b ..."]
     x1: Float[Tensor, "b ..."]
+    t: Float[Tensor, " b"]
+    c: Int[Tensor, " b"]
+
+
+class Repairs(NamedTuple):
+    """A batch for the TPN: noise, image with a synthetic defect, clean image, t and class."""
+
+    x0: Float[Tensor, "b 3 h w"]
+    x_a: Float[Tensor, "b 3 h w"]
+    x1: Float[Tensor, "b 3 h w"]
     t: Float[Tensor, " b"]
     c: Int[Tensor, " b"]
 
@@ -43,27 +51,6 @@ def velocity(x0: Float[Tensor, "b ..."], x1: Float[Tensor, "b ..."]) -> Float[Te
     Paper: section 2.1.1.
     """
     return x1 - x0
-
-
-def full_t(t: float, x: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
-    """Give every image in x the same t.
-
-    Raises InputError if t lies outside [0, 1].
-    """
-    if not 0.0 <= t <= 1.0:
-        raise InputError(f"t = {t} lies outside [0, 1]: 0 is noise, 1 is the image")
-    return torch.full((x.shape[0],), float(t), device=x.device)
-
-
-def check_t(t: Tensor, x: Tensor) -> None:
-    """Refuse, with an InputError, a t that is not one value per image in x, or lies outside [0, 1].
-
-    Values are looked at on the CPU only: on a GPU that would wait for the device at every call.
-    """
-    if t.shape != x.shape[:1]:
-        raise InputError(f"t has shape {tuple(t.shape)}: one value for each of the {len(x)} images is needed")
-    if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):
-        raise InputError(f"t = {t.min():.4g} to {t.max():.4g} lies outside [0, 1]: 0 is noise, 1 is the image")
 
 
 def as_float(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -64,16 +64,6 @@ def recolour(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 
     return (x * uniform(g, 0.6, 1.4) + uniform(g, -0.4, 0.4)).clamp(-1, 1)
 
 
-class Repairs(NamedTuple):
-    """A batch for the TPN: noise, image with a synthetic defect, clean image, t and class."""
-
-    x0: Float[Tensor, "b 3 h w"]
-    x_a: Float[Tensor, "b 3 h w"]
-    x1: Float[Tensor, "b 3 h w"]
-    t: Float[Tensor, " b"]
-    c: Int[Tensor, " b"]
-
-
 @dataclass(frozen=True)
 class Synthesiser:
     """Draws batches for algorithm 2; a sample depends on (seed, stage, step, its number) alone.

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from timenet_lib.errors import TimeNetError
 from timenet_lib.keyed import generator, integer, uniform
-from timenet_lib.path import Pairs, as_float
-from timenet_lib.synthesis import Repairs, Synthesiser
+from timenet_lib.path import Pairs, Repairs, as_float
+from timenet_lib.synthesis import Synthesiser
 
 Batch = Any  # a named tuple of tensors
 Loss = Callable[[nn.Module, Batch], Tensor]  # one number per sample

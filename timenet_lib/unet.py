@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from timenet_lib.errors import InputError
 from timenet_lib.layers import Block, TimeEmbedding, group_norm, zero
-from timenet_lib.path import check_t
 
 Features = list[Float[Tensor, "b _ _ _"]]  # one tensor per decoder block
 
@@ -39,7 +38,7 @@ class UNetConfig:
     def check(self, xt: Tensor, c: Tensor, t: Tensor | None = None) -> None:
         """Refuse, with an InputError, images, classes or times that the network was not made for.
 
-        Values are looked at on the CPU only, as by check_t.
+        Values are looked at on the CPU only: on a GPU that would wait for the device at every call.
         """
         size, on_cpu = self.image_size, xt.device.type == "cpu"
         if tuple(xt.shape[1:]) != (3, size, size):
@@ -48,8 +47,8 @@ class UNetConfig:
             raise InputError(f"c has shape {tuple(c.shape)}: one class for each of the {len(xt)} images is needed")
         if on_cpu and len(c) and not 0 <= int(c.min()) <= int(c.max()) < self.num_classes:
             raise InputError(f"class {int(c.min())} to {int(c.max())}: this network knows 0 to {self.num_classes - 1}")
-        if t is not None:
-            check_t(t, xt)
+        if t is not None and (t.shape != c.shape or (on_cpu and not bool(((t >= 0) & (t <= 1)).all()))):
+            raise InputError(f"t = {t.tolist()}: one value in [0, 1] for each of the {len(xt)} images is needed")
 
 
 class Backbone(nn.Module):

@@ -10,7 +10,8 @@ import torch
 
 from timenet_lib.course.equations import BEGIN, END, ITEMS, cells, functions, index_table, named, write_index
 from timenet_lib.errors import InputError
-from timenet_lib.path import full_t, interpolate, velocity
+from timenet_lib.path import interpolate, velocity
+from timenet_lib.solvers import full_t
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -103,7 +103,7 @@ def test_equations_1_to_4_are_the_librarys(one, nets, models, batch):
             one.euler(nets[0], x0, 0.25, c, num_steps=steps),
             solvers.euler(models.flow_1, x0, 0.25, c, num_steps=steps).x1,
         )
-    close(one.euler(nets[0], x0, 0.25, c), solvers.one_step(models.flow_1, x0, path.full_t(0.25, x0), c).x1)
+    close(one.euler(nets[0], x0, 0.25, c), solvers.one_step(models.flow_1, x0, solvers.full_t(0.25, x0), c).x1)
 
 
 def test_algorithm_1_pairs_a_noise_with_the_image_it_leads_to(one, batch):
@@ -145,7 +145,7 @@ def test_detection_is_one_steered_step_and_formula_5(one, nets, models, batch):
     torch.manual_seed(1)
     s, x1_hat, t_map = one.detect(*nets, features, x_a, c, t=0.8)
     torch.manual_seed(1)
-    ts = path.full_t(0.8, x_a)
+    ts = solvers.full_t(0.8, x_a)
     xt = path.interpolate(torch.randn_like(x_a), x_a, ts)
     theirs, t_theirs = steered_step(models.flow_1, models.tpn, xt, ts, c)
     close(x1_hat, theirs.clamp(-1, 1))

@@ -21,8 +21,9 @@ from timenet_lib.data.folder import FolderIndex, Sample
 from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.keyed import image_noise
-from timenet_lib.path import full_t, interpolate
+from timenet_lib.path import interpolate
 from timenet_lib.pictures import Number, heat, outline
+from timenet_lib.solvers import full_t
 
 NAMES = ("class", "image", "noise seed", "t", "method")  # what there is to choose, in this order
 TS = tuple(round(0.05 * i, 2) for i in range(6, 20))

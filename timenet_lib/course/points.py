@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from timenet_lib.keyed import generator, key_seed
 from timenet_lib.losses import flow_loss
-from timenet_lib.path import Pairs, full_t, interpolate
-from timenet_lib.solvers import Velocity, euler, rk45
+from timenet_lib.path import Pairs, interpolate
+from timenet_lib.solvers import Velocity, euler, full_t, rk45
 
 CLASSES = ("square", "ring")
 STD = 0.15  # of each blob

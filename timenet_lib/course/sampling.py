@@ -19,8 +19,8 @@ from timenet_lib.engine.loop import T_BINS
 from timenet_lib.evidence.flows import FLOWS, format_flows
 from timenet_lib.evidence.straightness import fresh_noise
 from timenet_lib.losses import flow_loss
-from timenet_lib.path import Pairs, full_t
-from timenet_lib.solvers import Velocity
+from timenet_lib.path import Pairs
+from timenet_lib.solvers import Velocity, full_t
 
 PICTURE = 0.85  # inches
 

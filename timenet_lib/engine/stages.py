@@ -23,8 +23,9 @@ from timenet_lib.features import build_extractor, build_lpips
 from timenet_lib.keyed import key_seed
 from timenet_lib.losses import Distance, balanced_weight, flow_loss, repair_errors, tpn_loss
 from timenet_lib.models import load_flow
+from timenet_lib.path import Repairs
 from timenet_lib.presets import Preset
-from timenet_lib.synthesis import SOURCES, Repairs, Synthesiser
+from timenet_lib.synthesis import SOURCES, Synthesiser
 from timenet_lib.tpn import TPN, SteeredFlow
 from timenet_lib.train import Loss, coupled_pairs, independent_pairs, repairs
 from timenet_lib.unet import UNet

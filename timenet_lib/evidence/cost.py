@@ -12,9 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from timenet_lib.features import Lpips, build_extractor
 from timenet_lib.losses import flow_loss, perceptual_distance, tpn_loss
-from timenet_lib.path import Pairs
+from timenet_lib.path import Pairs, Repairs
 from timenet_lib.presets import Preset
-from timenet_lib.synthesis import Repairs
 from timenet_lib.tpn import TPN, SteeredFlow
 from timenet_lib.unet import UNet
 from timenet_lib.weights import read_record, shipped_weights

@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from timenet_lib.keyed import generator
-from timenet_lib.path import full_t
-from timenet_lib.solvers import Velocity, euler, one_step
+from timenet_lib.solvers import Velocity, euler, full_t, one_step
 
 
 class Straightness(NamedTuple):
