@@ -24,7 +24,7 @@ def models():
 
 
 def test_one_step_reconstruction_is_equation_3_on_the_noised_image(models, images):
-    r = reconstruct(models, "flow_0", images, C, t=0.7, seed=2)
+    r = reconstruct(models, "flow_0", images, c=C, t=0.7, seed=2)
     t = full_t(0.7, images)
     xt = interpolate(image_noise(images, 2), images, t)
     assert torch.equal(r.xt, xt)
@@ -34,33 +34,47 @@ def test_one_step_reconstruction_is_equation_3_on_the_noised_image(models, image
 
 
 def test_every_method_starts_from_the_same_noised_image(models, images):
-    xts = [reconstruct(models, m, images, C, t=0.83).xt for m in models.methods()]
+    xts = [reconstruct(models, m, images, c=C, t=0.83).xt for m in models.methods()]
     assert torch.equal(xts[0], xts[1])
     assert torch.equal(xts[0], xts[2])
 
 
 def test_the_untrained_timenet_is_flow_1_at_the_working_point(models, images):
-    flow_1 = reconstruct(models, "flow_1", images, C, t=0.83)
-    timenet = reconstruct(models, "timenet", images, C, t=0.83)
+    flow_1 = reconstruct(models, "flow_1", images, c=C, t=0.83)
+    timenet = reconstruct(models, "timenet", images, c=C, t=0.83)
     assert torch.allclose(timenet.x1_hat, flow_1.x1_hat, atol=1e-5)
     assert timenet.t_map.shape == (4, 16, 16)
     assert flow_1.t_map is None
 
 
-def test_at_t_1_the_image_comes_back(models, images):
-    assert torch.allclose(reconstruct(models, "flow_1", images, C, t=1.0).x1_hat, images, atol=1e-6)
+@pytest.mark.parametrize("method", ["flow_0", "flow_1", "timenet"])
+def test_at_t_1_the_image_comes_back(models, images, method):
+    assert torch.allclose(reconstruct(models, method, images, c=C, t=1.0).x1_hat, images, atol=1e-6)
+
+
+def test_timenet_takes_many_steps_as_any_flow_does(models, images):
+    """Each step is (1 - T) / (1 - t) of the flow's velocity at that point; T and the steering are perceived anew."""
+    for p in models.tpn.parameters():
+        torch.nn.init.normal_(p, std=0.05)
+    r = reconstruct(models, "timenet", images, c=C, t=0.6, num_steps=2)
+    x = r.xt
+    with torch.no_grad():
+        for t, dt in ((0.6, 0.2), (0.8, 0.2)):
+            t_map, steering = models.tpn(x, C)
+            x = x + dt * (1 - t_map[:, None]) / (1 - t) * models.flow_1(x, full_t(t, x), C, steering)
+        assert torch.allclose(r.t_map, models.tpn(r.xt, C)[0])
+    assert torch.allclose(r.x1_hat, x.clamp(-1, 1), atol=1e-5)
+    assert not torch.allclose(r.x1_hat, reconstruct(models, "timenet", images, c=C, t=0.6).x1_hat, atol=1e-3)
 
 
 def test_a_reconstruction_does_not_depend_on_its_batch(models, images):
-    together = reconstruct(models, "timenet", images, C, t=0.83).x1_hat
-    alone = reconstruct(models, "timenet", images[2:3], C[2:3], t=0.83).x1_hat
+    together = reconstruct(models, "timenet", images, c=C, t=0.83).x1_hat
+    alone = reconstruct(models, "timenet", images[2:3], c=C[2:3], t=0.83).x1_hat
     assert torch.allclose(together[2:3], alone, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_method_cannot_do_is_refused(models, images):
-    with pytest.raises(InputError, match="one step"):
-        reconstruct(models, "timenet", images, C, t=0.83, num_steps=3)
     with pytest.raises(InputError, match="these weights allow flow_0"):
-        reconstruct(Models(models.flow_0), "timenet", images, C, t=0.83)
+        reconstruct(Models(models.flow_0), "timenet", images, c=C, t=0.83)
     with pytest.raises(InputError, match="outside"):
-        reconstruct(models, "flow_0", images, C, t=1.5)
+        reconstruct(models, "flow_0", images, c=C, t=1.5)

@@ -22,7 +22,6 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.files import write_atomically
 from timenet_lib.keyed import image_noise
-from timenet_lib.models import Models
 from timenet_lib.path import interpolate
 from timenet_lib.pooling import image_score
 from timenet_lib.score import distances, score_map
@@ -56,9 +55,7 @@ class WholePath(nn.Module):
         super().__init__()
         known = model.calibrated(method)
         self.t, self.scoring, self.ratios = model.preset.t, known.scoring, known.ratios
-        self.t_maps: list[Tensor] = []
-        models = Models(*(copy.deepcopy(net) for net in model.models))
-        self.v, self.features = models.velocity(method, self.t_maps.append).cpu(), copy.deepcopy(model.features).cpu()
+        self.v, self.features = (copy.deepcopy(net).cpu() for net in (model.models.velocity(method), model.features))
         for net in self.v.modules():
             if isinstance(net, UNet | TPN):
                 net.checked = False
@@ -74,10 +71,11 @@ class WholePath(nn.Module):
         """Return reconstruction, T map (if there is a TPN), score map and image score."""
         ts = full_t(self.t, image)
         xt = interpolate(noise, image, ts)
-        self.t_maps.clear()
+        t_maps: list[Tensor] = []
+        self.v.on_map = t_maps.append  # which only a SteeredFlow calls
         x1_hat = (xt + (1 - self.t) * self.v(xt, ts, c)).clamp(-1, 1)
         maps = score_map(distances(self.features, image, x1_hat, pixel=self.scoring.pixel), self.scoring, self.ratios)
-        return (x1_hat, *self.t_maps, maps, image_score(maps, self.scoring.padded))
+        return (x1_hat, *t_maps, maps, image_score(maps, self.scoring.padded))
 
 
 def export_onnx(model: TimeNet, path: str | Path, method: str | None = None) -> Path:

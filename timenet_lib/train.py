@@ -6,7 +6,7 @@ and step, and two processes with a batch each do what one process does with both
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -19,8 +19,15 @@ from timenet_lib.synthesis import Synthesiser
 
 Batch = Any  # a named tuple of tensors
 Loss = Callable[[nn.Module, Batch], Tensor]  # one number per sample
-Coupling = tuple[Tensor, Tensor, Tensor]  # x0, x1, c
 WARMUP = 20  # steps
+
+
+@runtime_checkable
+class Couplings(Protocol):
+    """Pairs (x0, x1 = ODE[v](x0 | c), c) by their index: a list, or engine.couplings.Couplings on disk."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, i: int, /) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
 def train(
@@ -32,6 +39,7 @@ def train(
     peak_rate: float,
     optimizer: torch.optim.Optimizer | None = None,
     dtype: torch.dtype = torch.float32,
+    name: str = "training",
 ) -> Iterator[tuple[Batch, Float[Tensor, " b"]]]:
     """Train the parameters that require gradients; yield each step's batch and the loss of each of its samples.
 
@@ -48,7 +56,7 @@ def train(
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             losses = loss(module, batch)
         if not torch.isfinite(losses).all():
-            raise TimeNetError(f"the loss is no longer finite at step {step}: try a lower learning rate")
+            raise TimeNetError(f"{name}: the loss is no longer finite at step {step}: try a lower learning rate")
         losses.mean().backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         for group in optimizer.param_groups:
@@ -90,7 +98,7 @@ def independent_pairs(
     return Pairs(*(torch.stack(column) for column in zip(*drawn, strict=True)))
 
 
-def coupled_pairs(couplings: Sequence[Coupling], *, step: int, samples: range, seed: int, k: int = 1) -> Pairs:
+def coupled_pairs(couplings: Couplings, *, step: int, samples: range, seed: int, k: int = 1) -> Pairs:
     """Draw a batch for flow_k: a noise at random with the image that flow_{k-1} leads it to, t uniform on [0, 1].
 
     Paper: section 2.1.3, algorithm 1.

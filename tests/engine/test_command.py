@@ -7,7 +7,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from timenet_lib.engine import command
-from timenet_lib.engine.command import train_command
+from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import DataError, WeightsError
 from timenet_lib.presets import CI
 
@@ -24,8 +24,8 @@ def train_paper(drawn_ci, tmp_path, monkeypatch):
     Image.new("RGB", (300, 300)).save(tmp_path / "textures" / "grey.jpg")
 
     def train(**options):
-        options = {"textures": tmp_path / "textures", **options}
-        train_command("all", tmp_path / "run", False, "cpu", drawn_ci.root, preset="paper", **options)
+        textures = options.pop("textures", tmp_path / "textures")
+        train_stages("all", tmp_path / "run", Choices(preset="paper", **options), data=drawn_ci.root, textures=textures)
 
     yield train
     assert not (tmp_path / "run").exists()
@@ -60,5 +60,5 @@ def test_a_folder_without_textures_is_refused_first(train_paper, tmp_path):
 def test_couplings_replace_the_presets_number(drawn_ci, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setitem(command.TRAIN, "flow", lambda run: seen.append(run.preset))
-    train_command("flow", tmp_path / "run", False, "cpu", drawn_ci.root, preset="ci", couplings=5)
+    train_stages("flow", tmp_path / "run", Choices(preset="ci", couplings=5), data=drawn_ci.root)
     assert seen == [replace(CI, num_couplings=5)]

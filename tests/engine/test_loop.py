@@ -5,25 +5,19 @@ import re
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
 from timenet_lib.engine import loop
-from timenet_lib.engine.loop import (
-    Budget,
-    History,
-    Losses,
-    history_from_dict,
-    learning_rate,
-    train_loop,
-    training_precision,
-)
+from timenet_lib.engine.checkpoints import History
+from timenet_lib.engine.loop import Budget, Job, run_job
 from timenet_lib.errors import InputError, OutputError, TimeNetError, WeightsError
 from timenet_lib.keyed import generator
+from timenet_lib.train import count_steps, learning_rate
 
 
 def net():
@@ -31,19 +25,31 @@ def net():
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 3, 3, padding=1))
 
 
-def loss_for(stop_at=None):
-    def loss_of_step(module, step, samples):
-        if step == stop_at:
-            raise KeyboardInterrupt
-        x = torch.stack([torch.randn(3, 8, 8, generator=generator(0, "test", step, i)) for i in samples])
-        t = torch.tensor([(i + 0.5) / 4 for i in samples])
-        return Losses((module(x) - x).square().mean(dim=(1, 2, 3)), t)
+class Batch(NamedTuple):
+    """What is to be copied, and its t."""
 
-    return loss_of_step
+    x: torch.Tensor
+    t: torch.Tensor
 
 
-def train(module, path, steps=20, resume=False, stop_at=None, **options):
-    return train_loop(module, loss_for(stop_at), Budget(steps), 1e-2, path, 4, resume, progress=False, **options)
+def draw(*, step, samples, stop_at=None):
+    if step == stop_at:
+        raise KeyboardInterrupt
+    x = torch.stack([torch.randn(3, 8, 8, generator=generator(0, "test", step, i)) for i in samples])
+    return Batch(x, torch.tensor([(i + 0.5) / 4 for i in samples]))
+
+
+def loss(module, batch):
+    return (module(batch.x) - batch.x).square().mean(dim=(1, 2, 3))
+
+
+def job(module, path, *, steps=20, stop_at=None, **options):
+    given = {"loss": loss, "draw": functools.partial(draw, stop_at=stop_at), "budget": Budget(steps), **options}
+    return Job(module=module, peak_rate=1e-2, batch_size=4, checkpoint=path, **given)
+
+
+def train(module, path, *, resume=False, save_every=60.0, progress=False, **options):
+    return run_job(job(module, path, **options), resume=resume, save_every=save_every, progress=progress)
 
 
 def interrupted(path, **options):
@@ -63,8 +69,8 @@ def test_the_loop_learns_and_keeps_its_history(tmp_path):
 
 def test_the_loss_by_t_is_the_mean_over_the_second_half():
     history = History()
-    history.add(Losses(torch.tensor([9.0, 9.0]), torch.tensor([0.05, 0.95])), share=0.49)
-    history.add(Losses(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.0, 0.09, 1.0])), share=0.5)
+    history.add(torch.tensor([9.0, 9.0]), torch.tensor([0.05, 0.95]), 0.49)
+    history.add(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0.0, 0.09, 1.0]), 0.5)
     assert history.as_record()["loss_by_t"] == [1.5, *[None] * 8, 4.0]
     assert "loss_by_t" not in History(losses=[1.0]).as_record()
 
@@ -86,12 +92,12 @@ def test_an_interrupt_within_a_step_leaves_no_checkpoint_of_half_a_step(tmp_path
     interrupted(path)
     before = path.read_bytes()
 
-    def stepped_on(*args):
-        descend(*args)
+    def stepped_on(optimizer, *args, **kwargs):
+        step(optimizer, *args, **kwargs)
         raise KeyboardInterrupt
 
-    descend = loop.descend
-    monkeypatch.setattr(loop, "descend", stepped_on)
+    step = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", stepped_on)
     with pytest.raises(KeyboardInterrupt):
         train(net(), path, resume=True)
     assert path.read_bytes() == before
@@ -100,15 +106,15 @@ def test_an_interrupt_within_a_step_leaves_no_checkpoint_of_half_a_step(tmp_path
 CHILD = """
 import sys
 from pathlib import Path
-sys.path[:0] = ["tests/training"]
+from typing import NamedTuple
+sys.path[:0] = ["tests/engine"]
 import test_loop, time
-def slow(module, step, samples, loss=test_loop.loss_for()):
+def slow(*, step, samples):
     print(step, flush=True)
     if step >= 10:
         time.sleep(60)
-    return loss(module, step, samples)
-budget, path = test_loop.Budget(20), Path(sys.argv[1])
-test_loop.train_loop(test_loop.net(), slow, budget, 1e-2, path, 4, save_every=0.0, progress=False)
+    return test_loop.draw(step=step, samples=samples)
+test_loop.train(test_loop.net(), Path(sys.argv[1]), draw=slow, save_every=0.0)
 """
 
 
@@ -194,7 +200,7 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_older_checkpoint(tmp_path, m
     ],
 )
 def test_a_lack_of_memory_advises_and_keeps_the_checkpoint(tmp_path, error, tried):
-    def greedy(module, step, samples):
+    def greedy(module, batch):
         raise error
 
     path = tmp_path / "flow_0.safetensors"
@@ -202,38 +208,35 @@ def test_a_lack_of_memory_advises_and_keeps_the_checkpoint(tmp_path, error, trie
     before = path.read_bytes()
     advice = f"flow_0, a step of 4 images: out of memory{tried}: train this stage with a smaller --batch-size"
     with pytest.raises(TimeNetError, match=re.escape(advice)):
-        train_loop(net(), greedy, Budget(20), 1e-2, path, 4, resume=True, progress=False)
+        train(net(), path, loss=greedy, resume=True)
     assert path.read_bytes() == before
 
 
 def test_other_errors_of_a_step_pass(tmp_path):
-    def broken(module, step, samples):
+    def broken(module, batch):
         raise RuntimeError("shapes do not fit")
 
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        train_loop(net(), broken, Budget(5), 1e-2, tmp_path / "a.safetensors", 4, progress=False)
+        train(net(), tmp_path / "a.safetensors", loss=broken)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    def broken(module, step, samples):
-        return Losses(module(torch.full((4, 3, 8, 8), torch.nan)).mean(dim=(1, 2, 3)))
+    def broken(module, batch):
+        return module(batch.x * torch.nan).mean(dim=(1, 2, 3))
 
-    with pytest.raises(TimeNetError, match="the loss is no longer finite at step 0"):
-        train_loop(net(), broken, Budget(5), 1e-2, tmp_path / "a.safetensors", 4, progress=False)
+    with pytest.raises(TimeNetError, match="a: the loss is no longer finite at step 0"):
+        train(net(), tmp_path / "a.safetensors", loss=broken)
 
 
 def test_a_budget_in_minutes_ends_by_the_clock(tmp_path, monkeypatch):
     times = iter(range(0, 10_000, 3))
-    loop.fast_bfloat16("cpu")
     monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(times)))
-    history = train_loop(
-        net(), loss_for(), Budget(10**6, minutes=0.5), 1e-2, tmp_path / "a.safetensors", 4, progress=False
-    )
+    history = train(net(), tmp_path / "a.safetensors", budget=Budget(10**6, minutes=0.5))
     assert history.step == 10  # three seconds a step
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
-    rates = [learning_rate(s / 100, s, 1.0) for s in range(101)]
+    rates = [learning_rate(step, spent, 1.0) for step, spent in [*count_steps(100), (100, 1.0)]]
     assert rates[0] < 0.1
     assert max(rates) > 0.85
     assert rates[100] == pytest.approx(0, abs=1e-6)
@@ -246,22 +249,6 @@ def test_an_empty_budget_is_refused(budget):
         Budget(**budget)
 
 
-def test_bfloat16_is_used_only_where_it_is_fast(monkeypatch):
-    """The probe decides by the clock, so it is given one: five products in each type, 1 s apart or not."""
-    for seconds, expected in (({"float32": 3.0, "bfloat16": 1.0}, True), ({"float32": 1.0, "bfloat16": 9.0}, False)):
-        clock = [seconds["float32"]] * 5 + [seconds["bfloat16"]] * 5
-        ticks = iter([x for second in clock for x in (0.0, second)])
-        monkeypatch.setattr(loop.time, "perf_counter", lambda ticks=ticks: next(ticks))
-        assert loop.fast_bfloat16.__wrapped__("cpu") is expected
-    monkeypatch.undo()
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(loop, "fast_bfloat16", lambda kind: False)
-    assert training_precision("auto", cpu) == "float32"
-    assert training_precision("bfloat16", cpu) == "bfloat16"
-    with pytest.raises(InputError, match="no precision 'half'"):
-        training_precision("half", cpu)
-
-
 def test_a_resumed_run_keeps_the_precision_it_began_with(tmp_path):
     path = tmp_path / "flow_0.safetensors"
     whole = train(net(), tmp_path / "whole.safetensors", precision="bfloat16")
@@ -271,20 +258,8 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(tmp_path):
     assert resumed.as_record()["precision"] == "bfloat16"
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("precision", "load"), ("precision", None), ("step", -1), ("seconds", float("inf")),
-     ("losses", [float("nan")]), ("losses", []), ("t_sums", [0.0]), ("t_counts", [0.5] * 10), ("epochs", 1)],
-)  # fmt: skip
-def test_a_checkpoints_history_that_does_not_fit_is_refused(field, value):
-    sound = asdict(History(step=1, losses=[0.5]))
-    assert history_from_dict(sound) == History(step=1, losses=[0.5])
-    with pytest.raises(InputError, match=field):
-        history_from_dict({**sound, field: value})
-
-
 def test_progress_shows_loss_rate_and_time_left(tmp_path, capsys):
-    train_loop(net(), loss_for(), Budget(3), 1e-2, tmp_path / "flow_0.safetensors", 4)
+    train(net(), tmp_path / "flow_0.safetensors", steps=3, progress=True)
     shown = capsys.readouterr().err
     assert "flow_0" in shown
     assert "step 3, loss" in shown
@@ -296,6 +271,6 @@ def test_progress_goes_on_after_a_resume(tmp_path, capsys, monkeypatch):
     path = tmp_path / "flow_0.safetensors"
     interrupted(path)
     monkeypatch.setattr(loop, "tqdm", functools.partial(loop.tqdm, mininterval=0.0))
-    train_loop(net(), loss_for(), Budget(20), 1e-2, path, 4, resume=True)
+    train(net(), path, resume=True, progress=True)
     shown = capsys.readouterr().err
     assert all(f"step {n}, loss" in shown for n in range(11, 21))

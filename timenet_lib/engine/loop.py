@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from timenet_lib.engine.checkpoints import History, load_checkpoint, save_checkpoint
 from timenet_lib.engine.processes import make_accelerator
-from timenet_lib.errors import InputError, TimeNetError, memory_advice
+from timenet_lib.errors import InputError, memory_advice
 from timenet_lib.train import Batch, Loss, adamw, train
 
 SMALLER = "train this stage with a smaller --batch-size, without --resume"
@@ -101,7 +101,8 @@ def run_job(
 
     steps = train(
         module, job.loss, draw,
-        schedule=schedule(), peak_rate=job.peak_rate, optimizer=optimizer_, dtype=getattr(torch, history.precision),
+        schedule=schedule(), peak_rate=job.peak_rate, optimizer=optimizer_,
+        dtype=getattr(torch, history.precision), name=stage,
     )  # fmt: skip
     spent = job.budget.spent(history.step, history.seconds)
     with progress_bar(stage, spent, off=not (progress and main)) as bar:
@@ -119,8 +120,6 @@ def run_job(
             if main and whole_step(optimizer, history.step):
                 save()
             raise
-        except TimeNetError as error:
-            raise error if stage in str(error) else TimeNetError(f"{stage}: {error}") from error
     return history
 
 
