@@ -136,6 +136,16 @@ def test_a_failed_save_leaves_nothing(model, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_calibration_with_another_scoring_for_each_method_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    file = copy / "calibration.json"
+    text = file.read_text()
+    assert text.count('"lam": 7.0') > 1
+    file.write_text(text.replace('"lam": 7.0', '"lam": 2.0', 1))
+    with pytest.raises(WeightsError, match="another scoring for each method: calibrate it again"):
+        TimeNet.from_pretrained(copy)
+
+
 def test_the_scoring_is_calibrated_for_and_saved_with_the_model(model, photos, drawn_ci, tmp_path):
     model.scoring = Scoring(w=(1.0, 2.0, 3.0), lam=2.0, pixel="absolute", padded=True)
     with pytest.raises(WeightsError, match="another scoring"):

@@ -43,10 +43,10 @@ def serially(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
 
 
 class Prediction(NamedTuple):
-    """What is said of a batch of images.
+    """What predict finds in a batch of images.
 
-    timestep_map is None for flow_0 and flow_1. defective and mask say which images and pixels reach their thresholds;
-    these four are None for scopes other than "calibrated".
+    timestep_map is None for flow_0 and flow_1. defective and mask are the images and pixels that reach their
+    thresholds; these four are None for scopes other than "calibrated".
     """
 
     image_score: Float[Tensor, " b"]
@@ -61,7 +61,7 @@ class Prediction(NamedTuple):
 
 
 class WithDefects(NamedTuple):
-    """Normal images, then as many with a synthetic defect; with masks, classes, and which are defective."""
+    """Normal images, then as many with a synthetic defect; masks, classes, and which of them are defective."""
 
     images: UInt8[Tensor, "n 3 h w"]
     masks: Bool[Tensor, "n h w"]
@@ -75,7 +75,7 @@ def with_defects(
     textures: UInt8[Tensor, "m 3 h w"] | None = None,
     seed: int = 0,
 ) -> WithDefects:
-    """Return normal images and as many synthetic defects on images drawn from them; textures None: drawn ones."""
+    """Add as many synthetic defects, on images drawn from the normal ones; textures are drawn unless given."""
     textures = drawn_textures(normal.shape[-1]) if textures is None else textures
     synthesiser = Synthesiser(normal, c, textures, anomalous_share=1.0, seed=seed, stage="calibration")
     anomalous, _, masks, labels = synthesiser.batch(0, range(len(normal)))
@@ -88,7 +88,7 @@ def with_defects(
 
 
 class TimeNet:
-    """flow_0, flow_1 and the TPN with the extractor and constants that turn a reconstruction into a score."""
+    """flow_0, flow_1 and the TPN, with the extractor and the constants that turn a reconstruction into a score."""
 
     def __init__(
         self,
@@ -110,7 +110,8 @@ class TimeNet:
         """Load shipped weights by name ("demo"), or a folder of `timenet train` or save_pretrained; never a download.
 
         extractor_weights overrides the preset's choice: "shipped", "random", "timm", a file or a folder. The stored
-        calibration holds for the preset's own extractor only and is left out with another.
+        calibration holds for the preset's own extractor only and is left out with another. Raises WeightsError if the
+        folder holds no model, or stages, calibration or extractor that do not belong together.
         """
         folder = weights_folder(name_or_folder)
         later = itertools.takewhile(lambda name: has_stage(folder, name), ("flow_1", "tpn"))
@@ -126,15 +127,17 @@ class TimeNet:
         features = build_extractor(preset.extractor, weights, preset.levels)
         model = cls(preset, classes, Models(flow_0, flow_1, tpn), features.to(device), records, device)
         model.calibration = read_calibration(folder, model.hashes, model.extractor, model.methods)
-        for known in model.calibration.values():
-            model.scoring = known.scoring
+        scorings = {known.scoring for known in model.calibration.values()}
+        if len(scorings) > 1:
+            raise WeightsError(f"{folder} was calibrated with another scoring for each method: calibrate it again")
+        model.scoring = next(iter(scorings), model.scoring)
         return model
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write everything into a new folder that from_pretrained reads, all or nothing; weights stay bit for bit.
 
-        The embedded extractor goes along. A timm network does not: its weights have to be at hand where the folder
-        is read.
+        The embedded extractor is copied too. The weights of a timm network are not: they are needed where the folder
+        is read. Raises InputError if the folder is not new or empty, OutputError if it cannot be written.
         """
         folder = Path(folder).absolute()
         with new_folder(folder) as draft:
@@ -151,22 +154,21 @@ class TimeNet:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Return the methods that the loaded stages allow."""
         return self.models.methods()
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Return the SHA-256 of each stage's weights."""
+        """The SHA-256 of each stage's weights."""
         return {name: record["sha256"] for name, record in self.records.items()}
 
     @property
     def extractor(self) -> dict[str, Any]:
-        """Return what the features come from: name, weights, SHA-256, levels."""
+        """What the features come from: name, weights, SHA-256, levels."""
         source = getattr(self.features, "source", None)
         return source._asdict() | {"levels": list(source.levels)} if source else {"name": type(self.features).__name__}
 
     def labels(self, names: Sequence[str]) -> Int[Tensor, " b"]:
-        """Return class numbers for class names; an unknown name is an InputError that suggests the nearest."""
+        """Look up the numbers of classes. Raises InputError for an unknown name, with the nearest one."""
         unknown = [n for n in names if n not in self.classes]
         if unknown:
             raise InputError(
@@ -176,7 +178,7 @@ class TimeNet:
         return torch.tensor([self.classes.index(n) for n in names])
 
     def images(self, images: Picture | Sequence[Picture]) -> Float[Tensor, "b 3 h w"]:
-        """Return paths, PIL images or tensors as a batch at the model's size."""
+        """Load paths, PIL images or tensors as a batch at the model's size. Raises as data.images.image_batch."""
         return image_batch(images, self.preset.image_size)
 
     def reconstruct(
@@ -189,7 +191,7 @@ class TimeNet:
         seed: int = 0,
         num_steps: int = 1,
     ) -> Reconstruction:
-        """Rebuild images in [-1, 1] by a method, from the working point unless t is given."""
+        """Rebuild images in [-1, 1], from the working point unless t is given. Raises as models.reconstruct."""
         t = self.preset.t if t is None else t
         r = reconstruct(
             self.models, method, x1.to(self.device), c=c.to(self.device), t=t, seed=seed, num_steps=num_steps
@@ -203,19 +205,19 @@ class TimeNet:
 
     @torch.no_grad()
     def feature_maps(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Return the extractor's features of images in [-1, 1], a map a level."""
+        """Compute the extractor's features of images in [-1, 1], one map per level."""
         parts = [[f.cpu() for f in self.features(batch.to(self.device))] for batch in x.split(BATCH)]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     @torch.no_grad()
     def perceptual_distance(self, x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Return the LPIPS-style distance of images in the features of this model's extractor."""
+        """Compute the LPIPS-style distance of images in the features of this model's extractor."""
         return perceptual_distance(self.features, x.to(self.device), y.to(self.device)).cpu()
 
     def pick_classes(self, x1: Float[Tensor, "b 3 h w"], t: float = PICK_T, seed: int = 0) -> tuple[str, ...]:
-        """Return for each image the class whose flow_0 rebuilds it, in one step from t, with the least squared error.
+        """Find for each image the class with which flow_0 rebuilds it best, in one step from t (least squared error).
 
-        One reconstruction a class; t lies below the working point, where the class decides more of what comes back.
+        It costs one reconstruction per class. Below the working point the class decides more of the result.
         """
 
         def pick(batch: Tensor) -> list[str]:
@@ -240,8 +242,9 @@ class TimeNet:
         """Rebuild and score images: paths, PIL images, tensors in [-1, 1], or a list of them.
 
         The method, by default the last that the weights allow, has to know what each image shows: classes names it,
-        once for all or image by image; with None pick_classes guesses it, at one reconstruction a class. By the
-        default scope a score does not depend on the other images; "image" and "set" are formula (5)'s other readings.
+        once for all or image by image; with None, pick_classes guesses. By the default scope a score does not depend on
+        the other images; "image" and "set" are formula (5)'s other readings. Raises InputError or DataError for images,
+        classes, a method, scope or t that cannot be used, WeightsError without a calibration.
         """
         method = method or self.methods[-1]
         known = self.calibrated(method) if scope == "calibrated" else None
@@ -262,16 +265,16 @@ class TimeNet:
     def names(
         self, x1: Float[Tensor, "b 3 h w"], classes: str | Sequence[str] | None, seed: int = 0
     ) -> tuple[str, ...]:
-        """Return one class name an image: the one given for all, those given one by one, or the picked ones."""
+        """Name the class of each image: the one given for all, those given one by one, or the picked ones."""
         if classes is None:
             return self.pick_classes(x1, seed=seed)
         names = (classes,) * len(x1) if isinstance(classes, str) else tuple(classes)
         if len(names) != len(x1):
-            raise InputError(f"{len(names)} class names for {len(x1)} images: give one name, or one an image")
+            raise InputError(f"{len(names)} class names for {len(x1)} images: give one name, or one per image")
         return names
 
     def calibrated(self, method: str) -> Calibration:
-        """Return a method's calibration; none, or one of another scoring, is a WeightsError."""
+        """Get a method's calibration. Raises WeightsError if there is none, or one of another scoring."""
         if method not in self.methods:
             raise InputError(f"no method {method!r}: these weights allow {', '.join(self.methods)}")
         if method not in self.calibration:
@@ -304,7 +307,7 @@ class TimeNet:
         t: float | None = None,
         seed: int = 0,
     ) -> list[Distances]:
-        """Rebuild images as rebuild does, and keep only their distances."""
+        """Rebuild images, and keep only their distances."""
 
         def part(batch: tuple[Tensor, Tensor]) -> Distances:
             return next(self.rebuild(*batch, method, t=t, seed=seed))[1]
@@ -321,9 +324,9 @@ class TimeNet:
     ) -> None:
         """Fix each method's ratios and thresholds on normal images and as many synthetic defects on the same images.
 
-        No test image and no test label takes part. The images should not have been trained on, or the thresholds
-        come out too low. textures fill the synthetic defects; None means drawn ones. A threshold is that of the best
-        F1 between the normal and the synthetically defective images, or pixels.
+        No test image or label takes part. The images should not have been trained on, or the thresholds come out too
+        low. textures fill the synthetic defects; None means drawn ones. A threshold is that of the best F1 between the
+        normal and the synthetically defective images, or pixels.
         """
         x1 = self.images(normal_images)
         normal, c = as_uint8(x1), self.labels(self.names(x1, classes))
@@ -339,7 +342,7 @@ class TimeNet:
         self.calibration = found
 
     def save_calibration(self, folder: Path) -> None:
-        """Write calibration.json beside the weights that it belongs to."""
+        """Write calibration.json into the folder of the weights that it belongs to."""
         write_calibration(folder, self.calibration, self.hashes, self.extractor)
 
 

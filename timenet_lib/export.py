@@ -45,7 +45,7 @@ class Differences(NamedTuple):
     image_score: float
 
 
-class WholePath(nn.Module):
+class ExportedPath(nn.Module):
     """One step of a calibrated model from its working point, and the score, as a function of image, noise and class.
 
     Paper: eq. (3), eq. (5). It is computed on copies of the networks that check nothing: a graph holds no values.
@@ -87,7 +87,7 @@ def export_onnx(model: TimeNet, path: str | Path, method: str | None = None) -> 
     SHA-256 of the weights. Weights that half precision holds exactly are stored so; the computation is float32.
     """
     method = method or model.methods[-1]
-    net = WholePath(model, method).eval()
+    net = ExportedPath(model, method).eval()
     onnx = needed("onnx")
     needed("onnxscript")
     proto = trace(net, model.preset.image_size)
@@ -100,7 +100,7 @@ def export_onnx(model: TimeNet, path: str | Path, method: str | None = None) -> 
 
 
 @torch.no_grad()
-def trace(net: WholePath, size: int) -> Any:
+def trace(net: ExportedPath, size: int) -> Any:
     """Return the ONNX model of a network that takes images of this size, in batches of any length."""
     example = (torch.zeros(2, 3, size, size), torch.zeros(2, 3, size, size), torch.zeros(2, dtype=torch.long))
     batch = {0: torch.export.Dim("batch")}
