@@ -26,12 +26,12 @@ from timenet_lib.data.textures import drawn_textures, folder_textures
 from timenet_lib.data.training_set import load_training_set
 from timenet_lib.engine.couplings import Couplings
 from timenet_lib.features import build_extractor, build_lpips
-from timenet_lib.losses import flow_loss
+from timenet_lib.losses import flow_loss, tpn_loss
 from timenet_lib.models import load_flow, load_tpn
 from timenet_lib.presets import PAPER
 from timenet_lib.synthesis import Synthesiser
-from timenet_lib.tpn import TPN
-from timenet_lib.train import coupled_pairs, independent_pairs, tpn_step
+from timenet_lib.tpn import TPN, SteeredFlow
+from timenet_lib.train import coupled_pairs, independent_pairs, repairs
 from timenet_lib.weights import load_stage, read_record, save_stage
 
 pytestmark = pytest.mark.slow
@@ -160,16 +160,16 @@ def test_what_a_step_costs_is_told(trained, record_property):
 @torch.no_grad()
 def test_the_loss_of_flow_0_falls(trained, data):
     flow_0, _ = load_flow(trained[0], "flow_0")
-    pairs = independent_pairs(data.held_out, data.held_out_labels, UNSEEN, range(1), 0)
-    before, after = flow_loss(lambda xt, t, c: torch.zeros_like(xt), *pairs), flow_loss(flow_0, *pairs)
+    pairs = independent_pairs(data.held_out, data.held_out_labels, step=UNSEEN, samples=range(1), seed=0)
+    before, after = flow_loss(lambda xt, t, c: torch.zeros_like(xt), pairs), flow_loss(flow_0, pairs)
     print(f"flow_0 on unseen samples: {before.tolist()} untrained, {after.tolist()} after {STEPS} steps")
     assert (after < before).all()
 
 
 def loss_before_and_after_reflow(out):
     flow_0, flow_1 = (load_flow(out, name)[0] for name in ("flow_0", "flow_1"))
-    pairs = coupled_pairs(Couplings(out / "couplings" / "flow_1"), UNSEEN, range(1), 0)
-    before, after = flow_loss(flow_0, *pairs), flow_loss(flow_1, *pairs)
+    pairs = coupled_pairs(Couplings(out / "couplings" / "flow_1"), step=UNSEEN, samples=range(1), seed=0)
+    before, after = flow_loss(flow_0, pairs), flow_loss(flow_1, pairs)
     print(f"flow_1 on its couplings: {before.tolist()} as flow_0, {after.tolist()} after {STEPS} steps")
     return before, after
 
@@ -204,8 +204,9 @@ def test_the_loss_of_the_tpn_falls(trained, data, dtd, hub, monkeypatch):
     synthesiser = Synthesiser(
         data.held_out, data.held_out_labels, folder_textures(dtd, 256), anomalous_share=1.0, sources=("texture",)
     )
-    loss = tpn_step(flow_1, PAPER.t, lpips, synthesiser, 1.0)
-    before, after = (loss(net, UNSEEN, range(1)).values for net in (TPN.from_flow(flow_1, PAPER.t), tpn))
+    batch = repairs(synthesiser, PAPER.t, step=UNSEEN, samples=range(1))
+    nets = (TPN.from_flow(flow_1, PAPER.t), tpn)
+    before, after = (tpn_loss(SteeredFlow(flow_1, net), batch, lpips=lpips) for net in nets)
     print(f"tpn on unseen samples: {before.tolist()} untrained, {after.tolist()} after {STEPS} steps")
     assert (after < before).all()
 
