@@ -72,7 +72,7 @@ class ExportedPath(nn.Module):
         ts = full_t(self.t, image)
         xt = interpolate(noise, image, ts)
         t_maps: list[Tensor] = []
-        self.v.on_map = t_maps.append  # which only a SteeredFlow calls
+        self.v.on_map = t_maps.append  # type: ignore[assignment]  # only a SteeredFlow calls it
         x1_hat = (xt + (1 - self.t) * self.v(xt, ts, c)).clamp(-1, 1)
         maps = score_map(distances(self.features, image, x1_hat, pixel=self.scoring.pixel), self.scoring, self.ratios)
         return (x1_hat, *t_maps, maps, image_score(maps, self.scoring.padded))

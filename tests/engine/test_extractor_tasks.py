@@ -40,7 +40,7 @@ def test_the_contrast_is_zero_apart_from_its_bias_for_an_unchanged_copy(synthesi
     """With nothing pasted and a copy that is the image itself, every distance is 0 and only the bias is left."""
     from dataclasses import replace
 
-    monkeypatch.setattr("timenet_lib.engine.extractor.degrade", lambda x, seed, step, samples: x)
+    monkeypatch.setattr("timenet_lib.engine.extractor.degrade", lambda x, **key: x)
     task = make_task("contrast", replace(synthesiser, anomalous_share=0.0), 32).eval()
     alike = torch.nn.functional.softplus(torch.tensor(-2.0))
     assert torch.allclose(loss(task, 0, range(4)), 6 * alike.expand(4), atol=1e-3)
@@ -62,9 +62,9 @@ def test_families_are_as_many_of_each_and_named(synthesiser):
 
 def test_degrading_blurs_noises_or_leaves_alone():
     x = torch.rand(30, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    y = degrade(x, 0, 0, range(30))
+    y = degrade(x, seed=0, step=0, samples=range(30))
     roughness = [float(d.diff(dim=-1).square().mean()) for d in (x[0], *y)]
     same = sum(torch.equal(a, b) for a, b in zip(x, y, strict=True))
     assert 4 <= same <= 16
     assert min(roughness) < 0.7 * roughness[0]
-    assert torch.equal(y, degrade(x, 0, 0, range(30)))
+    assert torch.equal(y, degrade(x, seed=0, step=0, samples=range(30)))

@@ -33,7 +33,7 @@ class Choices:
     def apply(self) -> Preset:
         """Get the preset with these choices in it."""
         preset = get_preset(self.preset)
-        named = {
+        named: dict[str, Any] = {
             "batch_size": self.batch_size, "num_couplings": self.couplings, "anomalous_share": self.anomalous_share,
             "extractor_weights": self.extractor_weights or None, "lpips": self.lpips or None,
         }  # fmt: skip

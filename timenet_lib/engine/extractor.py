@@ -28,7 +28,7 @@ from timenet_lib.synthesis import Synthesiser, recolour, turn
 FIRST_FAMILY_SEED = 7_000_000  # far from the textures of the anomalies, which count from 0
 
 
-def degrade(x: Float[Tensor, "b 3 h w"], seed: int, step: int, samples: range) -> Float[Tensor, "b 3 h w"]:
+def degrade(x: Float[Tensor, "b 3 h w"], *, seed: int, step: int, samples: range) -> Float[Tensor, "b 3 h w"]:
     """Blur, noise, or leave each image as it is, with equal chance."""
     out = []
     for i, image in zip(samples, x, strict=True):
@@ -43,7 +43,7 @@ def degrade(x: Float[Tensor, "b 3 h w"], seed: int, step: int, samples: range) -
 
 
 def share_at(masks: Float[Tensor, "b h w"], feature: Float[Tensor, "b _ fh fw"]) -> Float[Tensor, "b fh fw"]:
-    """Return how much of each place of a level is pasted, 0 to 1."""
+    """Compute how much of each place of a level is pasted, 0 to 1."""
     return F.adaptive_avg_pool2d(masks[:, None], (feature.shape[-2], feature.shape[-1]))[:, 0]
 
 
@@ -82,7 +82,7 @@ class DenseTask(nn.Module):
     def draw(self, *, step: int, samples: range) -> Marked:
         """Draw anomalous images, degraded, with the masks and classes."""
         x_a, _, masks, c = self.synthesiser.batch(step, samples)
-        return Marked(degrade(x_a, self.synthesiser.seed, step, samples), masks.float(), c)
+        return Marked(degrade(x_a, seed=self.synthesiser.seed, step=step, samples=samples), masks.float(), c)
 
     def forward(self, batch: Marked) -> Float[Tensor, " b"]:
         """Compute the cross-entropy of the class, and of "pasted", over all places."""
@@ -108,7 +108,7 @@ class ContrastTask(nn.Module):
     def draw(self, *, step: int, samples: range) -> Copies:
         """Draw anomalous images, degraded copies of the clean ones, and the masks."""
         x_a, x1, masks, _ = self.synthesiser.batch(step, samples)
-        return Copies(x_a, degrade(x1, self.synthesiser.seed, step, samples), masks.float())
+        return Copies(x_a, degrade(x1, seed=self.synthesiser.seed, step=step, samples=samples), masks.float())
 
     def forward(self, batch: Copies) -> Float[Tensor, " b"]:
         """Compute the loss by which each distance becomes small, but large where something was pasted."""
@@ -142,7 +142,7 @@ class FamilyTask(nn.Module):
             number = integer(g, len(self.textures))
             images.append(recolour(turn(as_float(self.textures[number]), g), g))
             labels.append(self.families[number])
-        return Labelled(degrade(torch.stack(images), self.seed, step, samples), torch.stack(labels))
+        return Labelled(degrade(torch.stack(images), seed=self.seed, step=step, samples=samples), torch.stack(labels))
 
     def forward(self, batch: Labelled) -> Float[Tensor, " b"]:
         """Compute the cross-entropy of the family, summed over levels."""
@@ -152,14 +152,14 @@ class FamilyTask(nn.Module):
 
 
 def drawn_families(size: int, count: int = 600) -> tuple[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"]]:
-    """Return drawn textures and the numbers of their families, as many of each."""
+    """Draw textures, as many of each family, with the numbers of their families."""
     families = torch.arange(count) % len(FAMILY_NAMES)
     pictures = [draw_texture(FIRST_FAMILY_SEED + i, size, FAMILY_NAMES[k]) for i, k in enumerate(families.tolist())]
     return torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in pictures]), families
 
 
 def make_task(name: str, synthesiser: Synthesiser, size: int) -> DenseTask | ContrastTask | FamilyTask:
-    """Return a task by its name, with its extractor untrained; another name is an InputError."""
+    """Make a task by its name, with its extractor untrained. Raises InputError for an unknown name."""
     if name == "families":
         return FamilyTask(*drawn_families(size), synthesiser.seed)
     if name not in ("dense", "contrast"):

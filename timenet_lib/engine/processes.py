@@ -18,19 +18,19 @@ if sys.platform != "win32":
 
 
 def make_accelerator(device: str = "cpu") -> Accelerator:
-    """Return what joins this process to the others of an `accelerate launch`, on the device that was asked for."""
+    """Join this process to the others of an `accelerate launch`, on the device that was asked for."""
     return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision="no", device_placement=False)
 
 
 def own_device(workers: Accelerator, device: str) -> torch.device:
-    """Return the device of this process: the one that was asked for, or, among several processes, its own."""
+    """Get the device of this process: the one that was asked for or, among several processes, its own."""
     return workers.device if workers.num_processes > 1 else torch.device(device)
 
 
 def share_out(workers: Accelerator | None, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Return work(item) of each item, in order and in every process; process i of n does items i, i + n, ...
+    """Compute work(item) of each item, in order and in every process; process i of n does items i, i + n, ...
 
-    All processes have to come here. None, or one process, does everything itself.
+    All processes have to call it. None, or one process, does everything itself.
     """
     if workers is None or workers.num_processes == 1:
         return [work(item) for item in items]
@@ -41,7 +41,7 @@ def share_out(workers: Accelerator | None, work: Callable[[Any], Any], items: Se
 
 
 def check_device(name: str) -> str:
-    """Return the device's name; one that this machine lacks is an InputError."""
+    """Check a device's name and return it. Raises InputError for one that this machine lacks."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -58,8 +58,8 @@ def check_device(name: str) -> str:
 def claimed(folder: Path) -> Iterator[None]:
     """Make a training's folder, keep other runs out of it, and remove what a killed one left half-written.
 
-    A folder that another run holds is an InputError, one that cannot be written an OutputError. The lock goes with
-    the process, however that ends; Windows and some network file systems have none, and there nothing is refused.
+    The lock ends with the process, however that ends; Windows and some network file systems have none, and there
+    nothing is refused. Raises InputError if another run holds the folder, OutputError if it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def locked(file: IO[str]) -> bool:
-    """Lock a file until it is closed; False where the system has no locks, an InputError where another holds it."""
+    """Lock a file until it is closed; False where the system has no locks. Raises InputError if it is held."""
     if sys.platform == "win32":
         return False
     try:

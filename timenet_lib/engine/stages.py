@@ -74,7 +74,7 @@ class Run:
         )  # fmt: skip
 
     def record(self, history: History, parents: dict[str, str]) -> dict[str, Any]:
-        """Return what is written beside the weights of a stage."""
+        """Put together what is written next to the weights of a stage."""
         return {
             "preset": self.preset.as_dict(),
             "classes": list(self.data.classes),
@@ -93,7 +93,10 @@ class Run:
         }
 
     def fresh(self, stage: str) -> bool:
-        """Tell whether a stage is still to be trained; a finished one is an error unless this run resumes."""
+        """Tell whether a stage is still to be trained.
+
+        Raises InputError if it is finished and this run does not resume, or it was made with other choices.
+        """
         if not has_stage(self.out, stage):
             return True
         if not self.resume:
@@ -109,7 +112,7 @@ class Run:
         return False
 
     def drop_checkpoint(self, stage: str) -> None:
-        """Remove the checkpoint of a finished stage, which has served its turn."""
+        """Remove the checkpoint of a finished stage."""
         if self.accelerator.is_main_process:
             (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
 
