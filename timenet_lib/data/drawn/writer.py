@@ -49,10 +49,10 @@ def jobs(record: dict[str, Any]) -> Iterator[Job]:
     """List the pictures; each seed belongs to one picture alone."""
     for name in record["classes"]:
         kinds = KINDS[name]
-        folders = [("train/good", None, record["train"]), ("test/good", None, record["good"])]
-        for i, kind in enumerate(kinds):
-            folders.append((f"test/{kind}", kind, len(range(i, record["defective"], len(kinds)))))
-        for folder, kind, count in folders:
+        counts: dict[str, int] = {"train/good": record["train"], "test/good": record["good"]}
+        counts |= {f"test/{kind}": len(range(i, record["defective"], len(kinds))) for i, kind in enumerate(kinds)}
+        for folder, count in counts.items():
+            kind = None if folder.endswith("/good") else folder.removeprefix("test/")
             for number in range(count):
                 seed = key_seed(SEEDS, "picture", record["seed"], name, folder, number)
                 yield Job(name, kind, folder, number, seed)
