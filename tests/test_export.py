@@ -93,7 +93,7 @@ def test_class_and_noise_matter(exported):
 def test_the_shipped_weights_are_exported_in_half_precision_and_give_torchs_numbers(shipped, shipped_file):
     stored = sum((shipped_weights("demo") / f"{n}.safetensors").stat().st_size for n in ("flow_1", "tpn", "extractor"))
     assert stored < shipped_file.stat().st_size < 1.05 * stored  # 11.5 MB of weights, and the graph
-    drawn = index_folder(drawn_folder(64, 0, 1, 1, 1))
+    drawn = index_folder(drawn_folder(train=1, good=1, defective=1))
     examples = [load_example(sample, 64) for sample in drawn.test[::4]]
     x1, names = torch.stack([e.x1 for e in examples]), [e.class_name for e in examples]
     differences = check_onnx(shipped, shipped_file, x1, names)

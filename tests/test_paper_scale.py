@@ -21,7 +21,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from timenet_lib.data.drawn import write_drawn
-from timenet_lib.data.folder import MVTEC_COUNTS, index_folder
+from timenet_lib.data.folder import index_folder
+from timenet_lib.data.mvtec import MVTEC_COUNTS
 from timenet_lib.data.textures import drawn_textures, folder_textures
 from timenet_lib.data.training_set import load_training_set
 from timenet_lib.engine.couplings import Couplings
@@ -55,7 +56,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def mvtec(home):
     """Drawn pictures under MVTec-AD's class names: one to train on, in the first class two, one good, one defective."""
-    drawn = [write_drawn(home / f"drawn {seed}", 256, seed, train=2, good=1, defective=1) for seed in (0, 1)]
+    drawn = [write_drawn(home / f"drawn {seed}", size=256, seed=seed, train=2, good=1, defective=1) for seed in (0, 1)]
     of_class = sorted(p for root in drawn for p in root.iterdir() if p.is_dir())
     for number, (name, source) in enumerate(zip(MVTEC_COUNTS, of_class, strict=False)):
         shutil.copytree(source, home / "mvtec" / name)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -7,10 +8,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from timenet_lib import synthesis
+from timenet_lib import perlin, synthesis
 from timenet_lib.data.textures import drawn_textures, folder_textures
 from timenet_lib.errors import DataError, InputError
 from timenet_lib.keyed import generator
+from timenet_lib.path import as_float
 from timenet_lib.perlin import perlin_mask, perlin_noise
 from timenet_lib.synthesis import SOURCES, VISIBLE, Synthesiser, blend, recolour, turn
 
@@ -25,11 +27,11 @@ def synthesiser():
 
 
 def test_perlin_noise_vanishes_on_its_lattice_and_is_smooth():
-    noise = perlin_noise(64, (4, 4), 0.0, generator("perlin"))
+    noise = perlin_noise(64, generator("perlin"), cells=(4, 4), angle=0.0)
     assert noise.abs().max() <= 1.0
     assert noise.std() > 0.1
     assert (noise[:, 1:] - noise[:, :-1]).abs().max() < 0.3
-    fine = perlin_noise(512, (4, 4), 0.0, generator("perlin"))
+    fine = perlin_noise(512, generator("perlin"), cells=(4, 4), angle=0.0)
     assert fine[::128, ::128].abs().max() < 0.02  # half a pixel beside the lattice
 
 
@@ -66,20 +68,17 @@ def test_values_stay_in_range(synthesiser):
     assert all(recolour(x, generator("r", i)).abs().max() <= 1 for i in range(50))
 
 
-def test_textures_of_a_folder(tmp_path):
+def test_textures_of_a_folder_and_folders_without(tmp_path):
     (tmp_path / "striped").mkdir()
     Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "striped" / "a.JPG", format="jpeg")
     Image.new("L", (20, 20), 128).save(tmp_path / "b.png")
     textures = folder_textures(tmp_path, SIZE)
-    assert textures.shape == (2, 3, SIZE, SIZE)
-    assert textures.dtype == torch.uint8
-
-
-def test_folders_without_textures_are_refused(tmp_path):
-    with pytest.raises(DataError, match="holds no image"):
-        folder_textures(tmp_path, SIZE)
-    with pytest.raises(DataError, match="no texture folder"):
-        folder_textures(tmp_path / "none", SIZE)
+    assert (textures.shape, textures.dtype) == ((2, 3, SIZE, SIZE), torch.uint8)
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    (tmp_path / "empty").mkdir()
+    for folder, problem in ((".", r"c\.png"), ("empty", "holds no image"), ("none", "no texture folder")):
+        with pytest.raises(DataError, match=problem):
+            folder_textures(tmp_path / folder, SIZE)
 
 
 @pytest.mark.parametrize(("size", "finest"), [(32, 4), (64, 8), (256, 32), (512, 32)])
@@ -87,11 +86,11 @@ def test_the_lattice_has_1_to_32_cells_and_at_most_size_over_8(size, finest, mon
     """DRAEM's scales, 2^0 to 2^5, each axis on its own."""
     seen = []
 
-    def noise(size, cells, angle, g):
+    def noise(size, g, *, cells, angle):
         seen.append((*cells, angle))
         return torch.ones(size, size)
 
-    monkeypatch.setattr(synthesis, "perlin_noise", noise)
+    monkeypatch.setattr(perlin, "perlin_noise", noise)
     for i in range(300):
         perlin_mask(size, generator("cells", i))
     rows, columns, angles = zip(*seen, strict=True)
@@ -112,20 +111,20 @@ def test_the_threshold_is_a_half():
 
 def test_opacity_is_0_2_to_1_and_blends_linearly(synthesiser, monkeypatch):
     seen = []
-    monkeypatch.setattr(synthesis, "blend", lambda *a: seen.append(a[3]) or blend(*a))
+    monkeypatch.setattr(synthesis, "blend", lambda *a, opacity: seen.append(opacity) or blend(*a, opacity=opacity))
     synthesiser.batch(0, range(300))
     assert 0.2 <= min(seen) < 0.22
     assert 0.98 < max(seen) <= 1
     x1, content = torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.5)
-    half = blend(x1, content, torch.eye(4, dtype=torch.bool), 0.25)
+    half = blend(x1, content, torch.eye(4, dtype=torch.bool), opacity=0.25)
     assert torch.allclose(half, torch.where(torch.eye(4, dtype=torch.bool), -0.25, -0.5).expand(3, 4, 4))
 
 
+@dataclass
 class Steps(Dataset):
     """A step of training is an item."""
 
-    def __init__(self, synthesiser):
-        self.synthesiser = synthesiser
+    synthesiser: Synthesiser
 
     def __len__(self):
         return 6
@@ -164,13 +163,13 @@ def test_each_source_shows_what_it_says():
     def is_of(content, some):
         """Tell whether a picture is one of these, up to a shift around the borders: then the sorted values agree."""
         values = content.flatten().sort().values
-        return any(torch.allclose(values, (i.float() / 127.5 - 1).flatten().sort().values, atol=1e-6) for i in some)
+        return any(torch.allclose(values, as_float(i).flatten().sort().values, atol=1e-6) for i in some)
 
     transplants = [s.content("transplant", 1, generator("t", i)) for i in range(60)]
     assert all(is_of(x, images) for x in transplants)
     same = sum(is_of(x, images[labels == 1]) for x in transplants)
     assert 30 < same < 55  # every second time by choice, and a third of the other times
-    in_place = sum(any(torch.allclose(x, i.float() / 127.5 - 1) for i in images) for x in transplants)
+    in_place = sum(any(torch.allclose(x, as_float(i)) for i in images) for x in transplants)
     assert 15 < in_place < 45
     textures = [s.content("texture", 1, generator("x", i)) for i in range(20)]
     assert not any(is_of(x, images) for x in textures)
@@ -195,7 +194,7 @@ import time, torch
 from timenet_lib.synthesis import Synthesiser; from timenet_lib.data.textures import drawn_textures
 torch.set_num_threads(1)
 images = torch.randint(256, (20, 3, 64, 64), dtype=torch.uint8)
-s = Synthesiser(images, torch.arange(20) % 4, drawn_textures(64, 8), 1.0)
+s = Synthesiser(images, torch.arange(20) % 4, drawn_textures(64, 8), anomalous_share=1.0)
 a, b = torch.rand(2, 3, 64, 64)
 
 def seconds(times, work):
@@ -227,19 +226,12 @@ for _ in range(5):
     ],
 )
 def test_what_does_not_fit_is_refused(synthesiser, change, words):
-    fields = {k: getattr(synthesiser, k) for k in ("images", "labels", "textures", "anomalous_share", "sources")}
     with pytest.raises(InputError, match=words):
-        Synthesiser(**{**fields, **change})
+        replace(synthesiser, **change)
 
 
 def test_masks_and_images_of_different_size_are_refused(images):
     with pytest.raises(InputError, match=r"a mask of \(8, 8\) do not fit"):
-        blend(images[0], images[1], torch.ones(8, 8, dtype=torch.bool), 1.0)
+        blend(images[0], images[1], torch.ones(8, 8, dtype=torch.bool), opacity=1.0)
     with pytest.raises(InputError, match=r"content of \(3, 8, 8\)"):
-        blend(images[0], images[1][:, :8, :8], torch.ones(16, 16, dtype=torch.bool), 1.0)
-
-
-def test_a_texture_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"a\.png"):
-        folder_textures(tmp_path, SIZE)
+        blend(images[0], images[1][:, :8, :8], torch.ones(16, 16, dtype=torch.bool), opacity=1.0)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from timenet_lib.presets import PAPER
-from timenet_lib.solvers import one_step
-from timenet_lib.tpn import TPN, steered_step
+from timenet_lib.solvers import euler, one_step, rk45
+from timenet_lib.tpn import TPN, SteeredFlow
 from timenet_lib.unet import UNet, UNetConfig
 
 SMALL = UNetConfig(image_size=16, num_classes=3, base=8, multipliers=(1, 2), blocks=1, attention=(8,))
@@ -34,11 +34,26 @@ def test_the_paper_preset_has_59_98_million_parameters_in_all():
 @pytest.mark.parametrize("start", ["fresh", "from flow"])
 def test_the_untrained_tpn_leaves_one_step_of_the_flow_as_it_is(flow, images, start):
     tpn = TPN(SMALL, 0.83) if start == "fresh" else TPN.from_flow(flow, 0.83)
-    t = torch.full((4,), 0.83)
+    t, maps = torch.full((4,), 0.83), []
     with torch.no_grad():
-        x1_hat, t_map = steered_step(flow, tpn, images, t, C)
-    assert torch.allclose(t_map, torch.full_like(t_map, 0.83), atol=1e-6)
+        x1_hat = one_step(SteeredFlow(flow, tpn, maps.append), images, t, C).x1
+    assert torch.allclose(maps[0], torch.full_like(maps[0], 0.83), atol=1e-6)
     assert torch.allclose(x1_hat, one_step(flow, images, t, C).x1, atol=1e-6)
+
+
+@torch.no_grad()
+def test_timenet_is_a_velocity_whose_one_step_goes_1_minus_the_map(flow, images):
+    tpn = TPN.from_flow(flow, 0.7)
+    for p in tpn.parameters():
+        p += 0.05 * torch.randn_like(p)
+    v, t = SteeredFlow(flow, tpn), torch.tensor([0.2, 0.5, 0.83, 0.95])
+    t_map, steering = tpn(images, C)
+    expected = images + (1 - t_map[:, None]) * flow(images, t, C, steering)
+    assert torch.allclose(one_step(v, images, t, C).x1, expected, atol=1e-5)
+    end = torch.ones(4)
+    assert v(images, end, C).abs().max() == 0
+    for solution in (one_step(v, images, end, C), euler(v, images, end, C, num_steps=2), rk45(v, images, end, C)):
+        assert torch.equal(solution.x1, images)
 
 
 def test_gradients_reach_the_tpn_through_the_flow_and_the_flow_stays(flow, images):
@@ -46,7 +61,7 @@ def test_gradients_reach_the_tpn_through_the_flow_and_the_flow_stays(flow, image
     tpn = TPN.from_flow(flow, 0.83)
     optimizer = torch.optim.Adam(tpn.parameters(), lr=1e-2)
     for _ in range(4):
-        x1_hat, _ = steered_step(flow, tpn, images, torch.full((4,), 0.83), C)
+        x1_hat = one_step(SteeredFlow(flow, tpn), images, torch.full((4,), 0.83), C).x1
         loss = (x1_hat - images.flip(0)).square().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -91,7 +91,7 @@ def draw(out: Path, size: int, seed: int, train: int, good: int, defective: int)
     """Write the drawn data set, laid out as MVTec-AD is."""
     from timenet_lib.data.drawn import write_drawn
 
-    folder = write_drawn(out, size, seed, train, good, defective)
+    folder = write_drawn(out, size=size, seed=seed, train=train, good=good, defective=defective)
     click.echo(f"drawn into {folder}")
 
 
@@ -100,7 +100,8 @@ def draw(out: Path, size: int, seed: int, train: int, good: int, defective: int)
 @click.option("--train-only", is_flag=True, help="Look at the training images only.")
 def check_data(folder: Path, train_only: bool) -> None:
     """Read every file of a data folder and print all problems at once."""
-    from timenet_lib.data.folder import PARTS, compare_with_mvtec, find_problems, format_counts, index_folder
+    from timenet_lib.data.folder import PARTS, find_problems, format_counts, index_folder
+    from timenet_lib.data.mvtec import compare_with_mvtec
 
     parts = ("train",) if train_only else PARTS
     problems = find_problems(folder, parts)

@@ -14,8 +14,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from timenet_lib.data.images import image_batch
-from timenet_lib.data.problems import is_image_name, link_problem, read_image, visible_names
+from timenet_lib.data.images import image_batch, is_image_name, read_image
+from timenet_lib.data.problems import link_problem, visible_names
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.files import new_folder, write_atomically, write_json

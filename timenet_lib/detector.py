@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from timenet_lib.calibration import Calibration, read_calibration, write_calibration
 from timenet_lib.data.images import Picture, image_batch
-from timenet_lib.data.problems import nearest
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import TrainingSet
-from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.errors import InputError, WeightsError, nearest
 from timenet_lib.features import build_extractor
 from timenet_lib.files import new_folder
 from timenet_lib.losses import perceptual_distance

@@ -1,8 +1,9 @@
 """The library's own errors: every message says what is wrong, where, and what to do about it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 class TimeNetError(Exception):
@@ -37,6 +38,13 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
         size = re.search(r"tried to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
         tried = f" (tried to allocate {size[1]})" if size else ""
         raise TimeNetError(f"{what}: out of memory{tried}: {advice}") from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Phrase a hint: the known name that comes nearest to an unknown one, or else all that are known."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
 
 
 LONGEST_NAME = 255

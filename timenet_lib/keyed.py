@@ -8,19 +8,19 @@ from torch import Tensor
 
 
 def key_seed(*key: object) -> int:
-    """Return a seed of 63 bits that depends on the key alone, such as (seed, "flow_0", step, sample)."""
+    """Hash a key, such as (seed, "flow_0", step, sample), to a seed of 63 bits."""
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
 
 
 def generator(*key: object) -> torch.Generator:
-    """Return a CPU generator whose stream depends on the key alone."""
+    """Make a CPU generator whose stream depends on the key alone."""
     return torch.Generator().manual_seed(key_seed(*key))
 
 
 def image_noise(x1: Float[Tensor, "b c h w"], seed: int) -> Float[Tensor, "b c h w"]:
-    """Return the noise x0 of each image, drawn from (seed, hash of the image).
+    """Draw the noise x0 of each image from (seed, hash of the image).
 
-    An image gets the same noise alone, in any batch and in any order. The hash is taken of the 8-bit image.
+    An image gets the same noise alone, in any batch and in any order. The 8-bit image is hashed.
     """
     pixels = ((x1.detach().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     digests = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
@@ -29,10 +29,10 @@ def image_noise(x1: Float[Tensor, "b c h w"], seed: int) -> Float[Tensor, "b c h
 
 
 def uniform(g: torch.Generator, low: float, high: float) -> float:
-    """Return a float between low and high."""
+    """Draw a float between low and high."""
     return low + (high - low) * float(torch.rand((), generator=g))
 
 
 def integer(g: torch.Generator, high: int) -> int:
-    """Return an integer from 0 to high - 1."""
+    """Draw an integer from 0 to high - 1."""
     return int(torch.randint(high, (), generator=g))

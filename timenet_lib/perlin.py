@@ -1,7 +1,7 @@
 """Perlin noise and the masks of synthetic defects.
 
-Paper: section 2.2, which follows DRAEM: noise above 0.5, its lattice of 2^0 to 2^5 cells along each axis, at most
-size / 8, rotated by any angle.
+Paper: section 2.2, which follows DRAEM: noise above 0.5 on a lattice of 2^0 to 2^5 cells per axis, at most size / 8,
+rotated by any angle.
 """
 
 import math
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from timenet_lib.keyed import integer, uniform
 
-MAX_EXPONENT = 5  # of the lattice, 2^5 cells
+MAX_EXPONENT = 5  # 2^5 cells
 
 
-def perlin_noise(size: int, cells: tuple[int, int], angle: float, g: torch.Generator) -> Float[Tensor, "h w"]:
+def perlin_noise(size: int, g: torch.Generator, *, cells: tuple[int, int], angle: float) -> Float[Tensor, "h w"]:
     """Draw Perlin noise, about -1 to 1, on a lattice of this many cells along y and x, rotated by angle (radians)."""
     axis = (torch.arange(size) + 0.5) / size - 0.5
     y, x = torch.meshgrid(axis, axis, indexing="ij")
@@ -36,10 +36,10 @@ def perlin_noise(size: int, cells: tuple[int, int], angle: float, g: torch.Gener
 
 
 def perlin_mask(size: int, g: torch.Generator, threshold: float = 0.5) -> Bool[Tensor, "h w"]:
-    """Draw a mask of Perlin noise above the threshold, until one holds more than 1 / 400 of the pixels."""
+    """Draw masks of Perlin noise above the threshold until one holds more than 1/400 of the pixels."""
     exponents = 1 + min(MAX_EXPONENT, int(math.log2(max(size // 8, 1))))
     while True:
         cells = (2 ** integer(g, exponents), 2 ** integer(g, exponents))
-        mask = perlin_noise(size, cells, uniform(g, -math.pi / 2, math.pi / 2), g) > threshold
+        mask = perlin_noise(size, g, cells=cells, angle=uniform(g, -math.pi / 2, math.pi / 2)) > threshold
         if mask.sum() > size * size / 400:
             return mask

@@ -1,7 +1,7 @@
-"""Anomalous images from normal ones: a texture, or another image's content, blended in under a Perlin mask.
+"""Anomalous images from normal ones: a texture, or content of another image, blended in under a Perlin mask.
 
-Paper: section 2.2, which follows DRAEM. The content shows with an opacity of 0.2 to 1. The paper's content is a
-texture; two more sources are an extension, because a texture never looks like a part in the wrong place.
+Paper: section 2.2, which follows DRAEM; the opacity is 0.2 to 1. The paper blends in textures. Two more sources are
+an extension, because a texture never looks like a part in the wrong place.
 """
 
 import math
@@ -23,7 +23,7 @@ VISIBLE = 0.05  # where white is 1 and black -1
 
 
 class Synthesised(NamedTuple):
-    """Images with anomalies, the clean images, the masks (empty where normal), classes."""
+    """A batch: images with anomalies, the clean images, masks (empty for normal images), classes."""
 
     x_a: Float[Tensor, "b 3 h w"]
     x1: Float[Tensor, "b 3 h w"]
@@ -32,9 +32,9 @@ class Synthesised(NamedTuple):
 
 
 def blend(
-    x1: Float[Tensor, "3 h w"], content: Float[Tensor, "3 _ _"], mask: Bool[Tensor, "_ _"], opacity: float
+    x1: Float[Tensor, "3 h w"], content: Float[Tensor, "3 _ _"], mask: Bool[Tensor, "_ _"], *, opacity: float
 ) -> Float[Tensor, "3 h w"]:
-    """Show the content inside the mask, at an opacity from 0 to 1. Raises InputError for unlike sizes."""
+    """Show the content inside the mask, at an opacity from 0 to 1. Raises InputError if the sizes differ."""
     if content.shape != x1.shape or mask.shape != x1.shape[1:]:
         raise InputError(
             f"an image of {tuple(x1.shape)}, content of {tuple(content.shape)} and a mask of {tuple(mask.shape)} do "
@@ -44,13 +44,13 @@ def blend(
 
 
 def move(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
-    """Shift an image, around its borders, by at least an eighth of its size along each axis."""
+    """Shift an image by at least an eighth of its size along each axis; it wraps around."""
     size = x.shape[-1]
     return x.roll([size // 8 + integer(g, size - size // 4) for _ in range(2)], dims=(1, 2))
 
 
 def turn(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
-    """Turn an image by quarters, and mirror every second one."""
+    """Turn an image by quarter turns, and mirror every second one."""
     x = torch.rot90(x, integer(g, 4), dims=(1, 2))
     return x.flip(2) if integer(g, 2) else x
 
@@ -66,15 +66,15 @@ def recolour(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 
 
 @dataclass(frozen=True)
 class Synthesiser:
-    """Draws batches for algorithm 2; a sample depends on (seed, stage, step, its number) alone.
+    """Batches for algorithm 2; a sample depends on (seed, stage, step, its number) alone.
 
     sources: where a sample's content comes from, with equal chance.
 
     - "texture": a texture, turned and recoloured, as in the paper;
-    - "transplant" (extension): a training image, of the same class every second time, moved or in its place;
-    - "recolour" (extension): an image of the same class, recoloured, moved or in its place.
+    - "transplant" (extension): a training image, every second time of the same class, moved or in place;
+    - "recolour" (extension): an image of the same class, recoloured, moved or in place.
 
-    Where the content hardly differs from what it covers, a texture is taken instead, so that every anomaly is visible.
+    If the content hardly differs from what it covers, a texture replaces it, so that every anomaly is visible.
     Raises InputError for unknown or no sources, a share outside [0, 1], and images, labels or textures that do not fit.
     """
 
@@ -102,7 +102,7 @@ class Synthesiser:
 
     @cached_property
     def of_class(self) -> dict[int, Int[Tensor, " _"]]:
-        """The indices of each class's images."""
+        """Indices of each class's images."""
         return {int(c): (self.labels == c).nonzero()[:, 0] for c in self.labels.unique()}
 
     def batch(self, step: int, samples: range) -> Synthesised:
@@ -120,10 +120,11 @@ class Synthesiser:
             return x1, x1, torch.zeros(x1.shape[1:], dtype=torch.bool), c
         mask = perlin_mask(x1.shape[-1], g)
         opacity = uniform(g, 0.2, 1.0)
-        x_a = blend(x1, self.content(self.sources[integer(g, len(self.sources))], int(c), g), mask, opacity)
+        source = self.sources[integer(g, len(self.sources))]
+        x_a = blend(x1, self.content(source, int(c), g), mask, opacity=opacity)
         seen = (x_a - x1).abs().amax(dim=0) > VISIBLE
         if seen.sum() < mask.sum() / 2:
-            x_a = blend(x1, self.content("texture", int(c), g), mask, opacity)
+            x_a = blend(x1, self.content("texture", int(c), g), mask, opacity=opacity)
         return x_a, x1, mask, c
 
     def content(self, source: str, c: int, g: torch.Generator) -> Float[Tensor, "3 h w"]:

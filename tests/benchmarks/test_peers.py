@@ -116,7 +116,7 @@ def textures():
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    return index_folder(write_drawn(folder, 32, train=22, good=3, defective=4, classes=("button", "die")))
+    return index_folder(write_drawn(folder, size=32, train=22, good=3, defective=4, classes=("button", "die")))
 
 
 @pytest.fixture(scope="module")

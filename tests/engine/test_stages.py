@@ -170,7 +170,7 @@ def test_calibration_comes_back_and_belongs_to_its_weights(model, trained, tmp_p
 
 
 def test_classes_that_the_model_does_not_know_are_refused(model):
-    with pytest.raises(InputError, match=r"no class 'dye'; did you mean die\?"):
+    with pytest.raises(InputError, match=r"no class 'dye'; did you mean 'die'\?"):
         model.labels(["dye"])
 
 

@@ -48,7 +48,7 @@ SEED = 3
 def few(tmp_path_factory):
     """Three classes, and more than one batch of test images."""
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    index = index_folder(write_drawn(folder, 32, train=4, good=5, defective=7, classes=("button", "die", "wood")))
+    index = index_folder(write_drawn(folder, size=32, train=4, good=5, defective=7, classes=("button", "die", "wood")))
     assert BATCH < len(index.test) < 2 * BATCH
     return index
 

@@ -2,7 +2,7 @@ from collections import defaultdict
 
 import pytest
 
-from timenet_lib.data.folder import MVTEC_COUNTS
+from timenet_lib.data.mvtec import MVTEC_COUNTS
 from timenet_lib.evidence.reported import format_beside, reported, reported_value
 
 

@@ -10,28 +10,23 @@ from fuzzing import RUNS, TEXTS, Altered, altered_bytes, fuzz
 from hypothesis import strategies as st
 from PIL import Image
 
-from timenet_lib.data.folder import find_problems, index_folder, load_image, load_images, load_mask, load_masks
-from timenet_lib.data.images import image_batch
+from timenet_lib.data.folder import find_problems, index_folder, load_images, load_masks
+from timenet_lib.data.images import image_batch, load_image, load_mask
 from timenet_lib.errors import TimeNetError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's on odd EXIF and TIFF, which stay warnings
 
 
-def encoded(kind, mode="RGB", **options):
-    values = np.random.default_rng(0).integers(0, 256, (18, 20, 3), np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (18, 20, 3), np.uint8)
+
+
+def encoded(kind, mode="RGB", values=PIXELS, **options):
     buffer = io.BytesIO()
     Image.fromarray(values).convert(mode).save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
-def mask_bytes():
-    values = np.zeros((18, 20), np.uint8)
-    values[3:9, 4:12] = 255
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
+MASK = encoded("PNG", "L", np.pad(np.full((6, 8), 255, np.uint8), ((3, 9), (4, 8))))
 EXIF = Image.Exif()
 EXIF[0x0112] = 6  # lies on its side
 SOUND = {
@@ -41,7 +36,7 @@ SOUND = {
     "tif": [encoded("TIFF"), encoded("TIFF", compression="tiff_lzw"), encoded("TIFF", compression="tiff_deflate")],
     "webp": [encoded("WEBP"), encoded("WEBP", lossless=True)],
 }
-PLAIN = [mask_bytes(), *(kind[0] for kind in SOUND.values())]
+PLAIN = [MASK, *(kind[0] for kind in SOUND.values())]
 ODD = [encoded("PNG", "RGBA"), encoded("PNG", "I;16"), encoded("JPEG", "CMYK"), encoded("GIF"), b"", b"GIF89a",
        b"PK\3\4", b"P6 99999 99999 255 ", b'<svg xmlns="http://www.w3.org/2000/svg"/>']  # fmt: skip
 NAMES = st.one_of(
@@ -51,7 +46,7 @@ FOLDERS = ("die/train/good", "die/test/good", "die/test/crack", "die/ground_trut
 
 
 def usable(name):
-    """What a file system takes as a name."""
+    """Turn a text into what a file system takes as a name."""
     name = name.replace("/", "_").replace("\0", "_")
     try:
         return name if name not in ("", ".", "..") and len(os.fsencode(name)) < 200 else "odd"
@@ -61,23 +56,19 @@ def usable(name):
 
 @st.composite
 def images(draw, suffix):
-    """Return the bytes of an image, sound or not."""
-    return (
-        draw(altered_bytes(draw(st.sampled_from(SOUND[suffix]))))
-        if draw(st.integers(0, 9))
-        else draw(st.sampled_from(ODD))
-    )
+    """The bytes of an image, sound or not."""
+    sound = draw(st.integers(0, 9)) > 0
+    return draw(altered_bytes(draw(st.sampled_from(SOUND[suffix])))) if sound else draw(st.sampled_from(ODD))
 
 
 @st.composite
 def trees(draw):
-    """Return a data folder, most of it as it should be: {path: bytes, "-> where a link leads", or None, a folder}."""
+    """A data folder, most of it as it should be: {path: bytes, "-> where a link leads", or None, a folder}."""
     tree = Altered()
     for folder in FOLDERS:
         for number in range(draw(st.integers(1, 2))):
             suffix = "png" if "truth" in folder else draw(st.sampled_from(sorted(SOUND)))
-            content = mask_bytes() if "truth" in folder else SOUND[suffix][0]
-            tree[f"{folder}/{number:03}.{suffix}"] = content
+            tree[f"{folder}/{number:03}.{suffix}"] = MASK if "truth" in folder else SOUND[suffix][0]
     for path in draw(st.lists(st.sampled_from(sorted(tree)), max_size=2, unique=True)):
         tree[path] = draw(images(path.rsplit(".", 1)[1]))
     for _ in range(draw(st.integers(0, 2))):
@@ -118,7 +109,7 @@ def write(root, tree):
 
 
 def or_error(action):
-    """Return what an action gives, or the project's own error; any other passes through."""
+    """Do an action and catch the project's own errors; any other passes through."""
     try:
         return action()
     except TimeNetError as error:

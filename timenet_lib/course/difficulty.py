@@ -57,9 +57,9 @@ def bound_a(test: FolderIndex, train: FolderIndex, size: int) -> dict[str, dict[
 def measure_difficulty(model: TimeNet, command: str) -> dict[str, Any]:
     """Return the record of both bounds, and of flow_0 and TimeNet on each kind of defect."""
     size = model.preset.image_size
-    test = index_folder(drawn_folder(size, VALIDATION_SEED, **PER_CLASS), parts=("test",))
+    test = index_folder(drawn_folder(size=size, seed=VALIDATION_SEED, **PER_CLASS), parts=("test",))
     p = model.preset
-    train = index_folder(drawn_folder(size, 0, p.drawn_train, p.drawn_good, p.drawn_defective), parts=("train",))
+    train = index_folder(drawn_folder(**p.drawn), parts=("train",))
     flow_0 = TimeNet(p, model.classes, Models(model.models.flow_0), model.features, model.records)
     over_t = {t: evaluate(test, flow_0, t)["methods"]["flow_0"]["mean"]["i_auroc"] for t in TS}
     results = evaluate(test, model)

@@ -90,7 +90,7 @@ def record_gain() -> None:
 
     model = shipped()
     test = models.course_data(model.preset)
-    draw = drawn_folder(model.preset.image_size, difficulty.VALIDATION_SEED, **difficulty.PER_CLASS)
+    draw = drawn_folder(size=model.preset.image_size, seed=difficulty.VALIDATION_SEED, **difficulty.PER_CLASS)
     pairs = repair.course_pairs(model, test, PAIRS)
     results = gain.measure_gain(model, test, index_folder(draw, parts=("test",)), pairs, say=say)
     write_record("gain.json", {**results, "command": command("gain")})

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from timenet_lib.data.drawn import VERSION, drawn_folder
 from timenet_lib.data.drawn.writer import cache_home
-from timenet_lib.data.folder import FolderIndex, Sample, index_folder, load_image, load_mask
+from timenet_lib.data.folder import FolderIndex, Sample, index_folder
+from timenet_lib.data.images import load_image, load_mask
 from timenet_lib.detector import TimeNet, calibrate_folder
 from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import InputError

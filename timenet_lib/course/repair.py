@@ -140,7 +140,7 @@ def synthesis_figure(synthesiser: Synthesiser, numbers: Sequence[int]) -> Figure
                 to_display(clean),
                 mask.numpy(),
                 to_display(content),
-                to_display(blend(clean, content, mask, 0.8)),
+                to_display(blend(clean, content, mask, opacity=0.8)),
             ]
         rows[source] = cells
     return image_grid(rows, ["clean x1", "mask", "content", "blend x_a"] * len(numbers), size=PICTURE)

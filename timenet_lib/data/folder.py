@@ -1,4 +1,4 @@
-"""Folders laid out as MVTec-AD is: a strict index, a manifest, and loaders.
+"""Folders in MVTec-AD's layout: a strict index, and what it lists in memory.
 
 ROOT/CLASS/train/good/001.png, ROOT/CLASS/test/good/001.png, ROOT/CLASS/test/KIND/001.png and its mask
 ROOT/CLASS/ground_truth/KIND/001_mask.png (or 001.png): masks are paired by name, never by order.
@@ -7,26 +7,23 @@ ROOT/CLASS/ground_truth/KIND/001_mask.png (or 001.png): masks are paired by name
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
-from PIL import Image
+from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from timenet_lib.data.images import to_rgb
-from timenet_lib.data.problems import GOOD, Problems, file_problems, nearest, read_image, read_mask
-from timenet_lib.errors import DataError, InputError, printable
-from timenet_lib.path import as_float
+from timenet_lib.data.images import check_size, load_mask, load_uint8, read_image, read_mask
+from timenet_lib.data.problems import GOOD, Problems
+from timenet_lib.errors import DataError, InputError, nearest, printable
 
 PARTS = ("train", "test")
-Progress = Callable[[int, int], None]  # done, total
+THREADS = 4  # Pillow decodes outside Python's lock
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """All images of a folder, sorted by class, kind and name; notes say aloud what the folder does not offer."""
+    """All images of a folder, sorted by class, kind and name; the notes say what the folder does not offer."""
 
     root: Path
     classes: tuple[str, ...]
@@ -54,34 +51,28 @@ class FolderIndex:
     test: tuple[Sample, ...]
     notes: tuple[str, ...]
 
-    def manifest(self) -> dict[str, Any]:
-        """Count per class, and give size in bytes and SHA-256 of every image and mask; reads every file once."""
-        return {"classes": {name: self.counts(name) for name in self.classes}, "files": self._files}
-
     def hash(self) -> str:
-        """Compute the SHA-256 of the manifest's files: relative names and contents, wherever the root lies."""
-        text = json.dumps(self._files, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Compute the SHA-256 of all relative names and contents; it does not change when the folder moves."""
+        samples = (*self.train, *self.test)
+        paths = sorted(path for sample in samples for path in (sample.path, sample.mask_path) if path)
+        files = {path.relative_to(self.root).as_posix(): _fingerprint(path) for path in paths}
+        return hashlib.sha256(json.dumps(files, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def has_masks(self, class_name: str) -> bool:
-        """Tell whether the class's defective test images have masks: all of them do, or none."""
+        """Tell whether the class's defective test images have masks: all of them do, or none.
+
+        Raises DataError for an unknown class.
+        """
         if class_name not in self.classes:
             raise DataError(f"{class_name}: no such class in {self.root}; {nearest(class_name, self.classes)}")
         return any(sample.mask_path for sample in self.test if sample.class_name == class_name)
 
-    @cached_property
-    def _files(self) -> dict[str, dict[str, Any]]:
-        samples = (*self.train, *self.test)
-        paths = [path for sample in samples for path in (sample.path, sample.mask_path) if path]
-        return {path.relative_to(self.root).as_posix(): _fingerprint(path) for path in sorted(paths)}
-
     def counts(self, class_name: str) -> dict[str, int]:
         """Count a class's images, kinds of defect and masks."""
-        train = [sample for sample in self.train if sample.class_name == class_name]
         test = [sample for sample in self.test if sample.class_name == class_name]
         defective = [sample for sample in test if sample.defective]
         return {
-            "train_good": len(train),
+            "train_good": sum(sample.class_name == class_name for sample in self.train),
             "test_good": len(test) - len(defective),
             "test_defective": len(defective),
             "kinds": len({sample.kind for sample in defective}),
@@ -89,72 +80,41 @@ class FolderIndex:
         }
 
 
-def index_folder(
-    root: str | Path,
-    parts: Sequence[str] = PARTS,
-    classes: Collection[str] | None = None,
-    *,
-    progress: Progress | None = None,
-) -> FolderIndex:
-    """Index the folder's train/good, its test side, or both, after reading every file; classes restricts it.
+def index_folder(root: str | Path, parts: Sequence[str] = PARTS) -> FolderIndex:
+    """Index the folder's train/good, its test side, or both, after decoding every file.
 
-    Raise DataError that lists all problems, one a line, when there is any; progress gets (files done, of how many).
+    Raises DataError with all problems, one per line, if there is any.
     """
-    scan = _Scan(Path(root).expanduser(), parts, classes)
-    scan.check_files(progress)
+    scan = _Scan(Path(root).expanduser(), parts)
     scan.problems.raise_if_any()
     return FolderIndex(scan.root, tuple(scan.classes), tuple(scan.train), tuple(scan.test), tuple(scan.notes))
 
 
-def find_problems(root: str | Path, parts: Sequence[str] = PARTS, *, progress: Progress | None = None) -> list[str]:
-    """Name every problem at once, a sentence each, files relative to root; decodes every file."""
-    scan = _Scan(Path(root).expanduser(), parts, None)
-    scan.check_files(progress)
-    return scan.problems.found
+def find_problems(root: str | Path, parts: Sequence[str] = PARTS) -> list[str]:
+    """List every problem that index_folder would raise, one sentence each, with names relative to root."""
+    return _Scan(Path(root).expanduser(), parts).problems.found
 
 
 def format_counts(index: FolderIndex) -> str:
-    """Return a table: a row of counts for each class."""
+    """Format a table with one row of counts per class."""
     rows: list[dict[str, Any]] = [{"class": name, **index.counts(name)} for name in index.classes]
     widths = {k: max(len(str(k)), *(len(str(r[k])) for r in rows)) for k in rows[0]}
     lines = [{k: k for k in widths}, *rows]
     return "\n".join("  ".join(f"{r[k]!s:<{w}}" for k, w in widths.items()).rstrip() for r in lines)
 
 
-def load_image(path: str | Path, size: int) -> Float[Tensor, "3 h w"]:
-    """Load one image in [-1, 1], grey made RGB, resized to size x size (bicubic, antialiased, sides not kept in ratio).
-
-    Raise DataError for what find_problems would report of the file.
-    """
-    return as_float(torch.from_numpy(_load_uint8(Path(path), size)))
-
-
-def load_images(samples: Sequence[Sample], size: int, progress: Progress | None = None) -> UInt8[Tensor, "b 3 h w"]:
-    """Load images as load_image does, but 0 to 255, all in memory: 3 * size² bytes an image."""
-    images = np.empty((len(samples), 3, _checked(size), size), np.uint8)
-
-    def fill(i: int) -> None:
-        images[i] = _load_uint8(samples[i].path, size)
-
-    _in_threads(fill, range(len(samples)), progress)
-    return torch.from_numpy(images)
-
-
-def load_mask(path: str | Path, size: int) -> Bool[Tensor, "h w"]:
-    """Load one mask, resized to size x size: True where at least half of the pixel's area is defective.
-
-    Where that leaves nothing of a thin or small defect, every pixel that it touches is True instead, so no mask
-    ever comes out empty. Raise DataError for what find_problems would report of the file.
-    """
-    share = Image.fromarray(read_mask(Path(path)).astype(np.float32))
-    area = np.asarray(share.resize((_checked(size), size), Image.Resampling.BOX))
-    mask = area >= 0.5 - 1e-6  # rounding
-    return torch.from_numpy(mask if mask.any() else area > 0)
+def load_images(samples: Sequence[Sample], size: int) -> UInt8[Tensor, "b 3 h w"]:
+    """Load images into memory, 0 to 255: 3 size² bytes each."""
+    images = torch.empty((len(samples), 3, check_size(size), size), dtype=torch.uint8)
+    with ThreadPoolExecutor(THREADS) as pool:
+        for i, image in enumerate(pool.map(lambda sample: load_uint8(sample.path, size), samples)):
+            images[i] = image
+    return images
 
 
 def load_masks(samples: Sequence[Sample], size: int) -> Bool[Tensor, "b h w"]:
-    """Load masks as load_mask does, all False for good images; DataError names a defective one that has none."""
-    masks = torch.zeros((len(samples), _checked(size), size), dtype=torch.bool)
+    """Load masks, all False for good images. Raises DataError for a defective image without a mask."""
+    masks = torch.zeros((len(samples), check_size(size), size), dtype=torch.bool)
     for i, sample in enumerate(samples):
         if sample.defective and sample.mask_path is None:
             raise DataError(f"{sample.path}: no mask for this defective image; use image-level metrics only")
@@ -166,31 +126,22 @@ def load_masks(samples: Sequence[Sample], size: int) -> Bool[Tensor, "b h w"]:
 class _Scan:
     """One walk through the layout, never deeper than it, that collects samples, notes and problems."""
 
-    def __init__(self, root: Path, parts: Sequence[str], classes: Collection[str] | None):
+    def __init__(self, root: Path, parts: Sequence[str]):
         if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
             raise InputError(f"parts must hold 'train', 'test' or both, not {parts!r}")
-        if isinstance(classes, str) or (classes is not None and not classes):
-            raise InputError(f"classes must be a list of class names or None, not {classes!r}")
-        self.root = root
-        self.problems = Problems(root)
+        self.root, self.problems = root, Problems(root)
         self.notes: list[str] = []
         self.train: list[Sample] = []
         self.test: list[Sample] = []
-        self.classes = self.problems.class_names(classes)
+        self.classes = self.problems.class_names()
         for name in self.classes:
             if "train" in parts:
                 self._scan_train(name)
             if "test" in parts:
                 self._scan_test(name)
-
-    def check_files(self, progress: Progress | None) -> None:
-        """Decode every image and mask that was found."""
-
-        def check(sample: Sample) -> list[str]:
-            return file_problems(sample.path, sample.mask_path, self.problems.name)
-
-        for problems in _in_threads(check, [*self.train, *self.test], progress):
-            self.problems.found += problems
+        with ThreadPoolExecutor(THREADS) as pool:
+            for found in pool.map(partial(_file_problems, self.problems), [*self.train, *self.test]):
+                self.problems.found += found
         self.problems.found = [printable(line) for line in self.problems.found]  # one line each, whatever the names
 
     def _scan_train(self, class_name: str) -> None:
@@ -202,8 +153,7 @@ class _Scan:
         if folder / GOOD not in folders:
             self.problems.say(folder / GOOD, "no such folder, so no training image; put normal images there")
             return
-        images = self.problems.images(folder / GOOD)
-        self.train += [Sample(path, class_name, GOOD, None) for path in images]
+        self.train += [Sample(path, class_name, GOOD, None) for path in self.problems.images(folder / GOOD)]
 
     def _scan_test(self, class_name: str) -> None:
         folder = self.root / class_name / "test"
@@ -260,68 +210,23 @@ class _Scan:
                 pairs[image] = mask
 
 
-def _in_threads(work: Callable[[Any], Any], items: Sequence[Any], progress: Progress | None) -> list[Any]:
-    """Apply work to each item, results in order; Pillow decodes outside Python's lock, so threads help."""
-    results = []
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        for result in pool.map(work, items):
-            results.append(result)
-            if progress is not None:
-                progress(len(results), len(items))
-    return results
-
-
-def _load_uint8(path: Path, size: int) -> UInt8[np.ndarray, "3 h w"]:
-    return to_rgb(read_image(path), _checked(size))
-
-
-def _checked(size: int) -> int:
-    if size < 1:
-        raise InputError(f"size must be at least 1 pixel, not {size}")
-    return size
+def _file_problems(problems: Problems, sample: Sample) -> list[str]:
+    """Decode an image and its mask, and say what is wrong with either or with their sizes."""
+    found: list[str] = []
+    sizes: dict[str, str] = {}
+    for path in filter(None, (sample.path, sample.mask_path)):
+        name = problems.name(path)
+        try:
+            width, height = read_image(path, name).size if path == sample.path else read_mask(path, name).shape[::-1]
+            sizes[name] = f"{width}x{height}"
+        except DataError as error:
+            found.append(str(error))
+    if len(set(sizes.values())) == 2:
+        (image, image_size), (mask, mask_size) = sizes.items()
+        found.append(f"{mask}: {mask_size} pixels, but {image} has {image_size}; make the mask the image's size")
+    return found
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-class Counts(NamedTuple):
-    """How many images a class has, and how many kinds of defect."""
-
-    train_good: int
-    test_good: int
-    test_defective: int
-    kinds: int
-
-
-MVTEC_COUNTS = {
-    "bottle": Counts(209, 20, 63, 3),
-    "cable": Counts(224, 58, 92, 8),
-    "capsule": Counts(219, 23, 109, 5),
-    "carpet": Counts(280, 28, 89, 5),
-    "grid": Counts(264, 21, 57, 5),
-    "hazelnut": Counts(391, 40, 70, 4),
-    "leather": Counts(245, 32, 92, 5),
-    "metal_nut": Counts(220, 22, 93, 4),
-    "pill": Counts(267, 26, 141, 7),
-    "screw": Counts(320, 41, 119, 5),
-    "tile": Counts(230, 33, 84, 5),
-    "toothbrush": Counts(60, 12, 30, 1),
-    "transistor": Counts(213, 60, 40, 4),
-    "wood": Counts(247, 19, 60, 5),
-    "zipper": Counts(240, 32, 119, 7),
-}
-
-
-def compare_with_mvtec(index: FolderIndex) -> list[str]:
-    """Name each number that deviates from MVTec-AD's, none when all agree; one line when the classes are not its 15."""
-    if set(index.classes) != set(MVTEC_COUNTS):
-        return [f"not MVTec-AD: its class names are not the {len(MVTEC_COUNTS)} of MVTec-AD, so no count was compared"]
-    lines = []
-    for name, expected in MVTEC_COUNTS.items():
-        counts = index.counts(name)
-        for field, wanted in expected._asdict().items():
-            if counts[field] != wanted:
-                lines.append(f"{name}: {field} is {counts[field]}, MVTec-AD has {wanted}")
-    return lines

@@ -24,15 +24,16 @@ class TrainingSet:
     data_hash: str
 
 
-def load_training_set(index: FolderIndex, size: int, every: int = 10) -> TrainingSet:
-    """Load the normal training images of a folder; every tenth of a class, at least one of two, is held out."""
+def load_training_set(index: FolderIndex, size: int) -> TrainingSet:
+    """Load the normal training images; every tenth of a class, at least one of two, is held out."""
     kept: list[Sample] = []
     held_out: list[Sample] = []
     for name in index.classes:
         samples = [s for s in index.train if s.class_name == name]
-        out = samples[every // 2 :: every] or samples[1:2]
+        out = samples[5::10] or samples[1:2]
         held_out += out
         kept += [s for s in samples if s not in out]
+    held_out = held_out or kept
 
     def labels(samples: list[Sample]) -> Tensor:
         return torch.tensor([index.classes.index(s.class_name) for s in samples])
@@ -40,8 +41,8 @@ def load_training_set(index: FolderIndex, size: int, every: int = 10) -> Trainin
     return TrainingSet(
         images=load_images(kept, size),
         labels=labels(kept),
-        held_out=load_images(held_out or kept, size),
-        held_out_labels=labels(held_out or kept),
+        held_out=load_images(held_out, size),
+        held_out_labels=labels(held_out),
         classes=index.classes,
         data_hash=index.hash(),
     )

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timenet_lib.data.folder import MVTEC_COUNTS
+from timenet_lib.data.mvtec import MVTEC_COUNTS
 
 FILE = Path(__file__).with_name("reported.csv")
 OURS = {"timenet": "TimeNet", "patchcore": "PatchCore"}  # methods of ours by the paper's names

@@ -4,7 +4,6 @@ All is computed in float64, so that the last bit of a function, which differs be
 """
 
 import colorsys
-import hashlib
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -12,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+
+from timenet_lib.keyed import key_seed
 
 Array = npt.NDArray[np.floating]
 Point = tuple[float, float]
@@ -22,15 +23,9 @@ FEWEST_SAMPLES = 128
 LATTICE = 128
 
 
-def derive_seed(*parts: object) -> int:
-    """Hash the parts to a seed; the same in every process, below 2^63."""
-    digest = hashlib.sha256(repr((SEEDS, *parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def generator(*parts: object) -> Rng:
-    """Make a generator from the parts alone."""
-    return np.random.default_rng(derive_seed(*parts))
+def generator(*key: object) -> Rng:
+    """Make a generator whose stream depends on the key alone."""
+    return np.random.default_rng(key_seed(SEEDS, *key))
 
 
 def hsv(hue: float, saturation: float, value: float) -> Array:
@@ -44,7 +39,7 @@ def smoothstep(value: Array) -> Array:
     return value * value * (3 - 2 * value)
 
 
-def noise(x: Array, y: Array, seed: int, octaves: int = 1) -> Array:
+def noise(x: Array, y: Array, seed: int, *, octaves: int = 1) -> Array:
     """Interpolate random values on the integer lattice; each further octave is twice as fine and half as strong."""
     table = np.random.default_rng(seed).random((LATTICE, LATTICE), dtype=np.float32) * 2 - 1
     total = np.zeros(np.broadcast(x, y).shape)
@@ -58,9 +53,9 @@ def noise(x: Array, y: Array, seed: int, octaves: int = 1) -> Array:
     return total
 
 
-def cells(x: Array, y: Array, seed: int, jitter: float = 0.8) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+def cells(x: Array, y: Array, seed: int) -> tuple[Array, Array, npt.NDArray[np.int64]]:
     """Give the distances to the nearest two of the jittered lattice points, and the nearest's number."""
-    offsets = np.random.default_rng(seed).random((2, LATTICE, LATTICE), dtype=np.float32) * jitter
+    offsets = np.random.default_rng(seed).random((2, LATTICE, LATTICE), dtype=np.float32) * 0.8
     first, second = np.full(x.shape, 9.0), np.full(x.shape, 9.0)
     number = np.zeros(x.shape, np.int64)
     ix, iy = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
@@ -75,25 +70,10 @@ def cells(x: Array, y: Array, seed: int, jitter: float = 0.8) -> tuple[Array, Ar
     return first, second, number
 
 
-def circle(u: Array, v: Array, centre: Point, radius: float) -> Array:
-    """Measure the signed distance to a circle, negative inside."""
-    return np.hypot(u - centre[0], v - centre[1]) - radius
-
-
-def box(u: Array, v: Array, half: Point, corner: float = 0.0) -> Array:
+def box(u: Array, v: Array, half: Point, *, corner: float = 0.0) -> Array:
     """Measure the signed distance to a centred box with rounded corners."""
     qu, qv = np.abs(u) - half[0] + corner, np.abs(v) - half[1] + corner
     return np.hypot(np.maximum(qu, 0), np.maximum(qv, 0)) + np.minimum(np.maximum(qu, qv), 0) - corner
-
-
-def polyline(u: Array, v: Array, points: Sequence[Point]) -> Array:
-    """Measure the distance to a chain of segments."""
-    nearest = np.full(u.shape, 9.0)
-    for (au, av), (bu, bv) in pairwise(points):
-        du, dv = bu - au, bv - av
-        along = np.clip(((u - au) * du + (v - av) * dv) / (du * du + dv * dv + 1e-9), 0, 1)
-        nearest = np.minimum(nearest, np.hypot(u - au - along * du, v - av - along * dv))
-    return nearest
 
 
 class Pose(NamedTuple):
@@ -105,7 +85,7 @@ class Pose(NamedTuple):
     scale: float = 1.0
 
     @classmethod
-    def sample(cls, rng: Rng, shift: float, turn: float, scale: Point) -> "Pose":
+    def sample(cls, rng: Rng, *, shift: float, turn: float, scale: Point) -> "Pose":
         """Draw a pose within the given bounds."""
         x, y, angle = rng.uniform(-shift, shift), rng.uniform(-shift, shift), rng.uniform(-turn, turn)
         return cls(x, y, angle, rng.uniform(*scale))
@@ -133,6 +113,19 @@ class Canvas:
         self.exposure, self.warmth = rng.uniform(0.8, 1.18), rng.uniform(-0.07, 0.07)
         self.ambient, self.seed = rng.uniform(0.32, 0.5), int(rng.integers(2**31))
 
+    def circle(self, centre: Point, radius: float) -> Array:
+        """Measure the signed distance to a circle, negative inside."""
+        return np.hypot(self.u - centre[0], self.v - centre[1]) - radius
+
+    def polyline(self, points: Sequence[Point]) -> Array:
+        """Measure the distance to a chain of segments."""
+        u, v, nearest = self.u, self.v, np.full(self.u.shape, 9.0)
+        for (au, av), (bu, bv) in pairwise(points):
+            du, dv = bu - au, bv - av
+            along = np.clip(((u - au) * du + (v - av) * dv) / (du * du + dv * dv + 1e-9), 0, 1)
+            nearest = np.minimum(nearest, np.hypot(u - au - along * du, v - av - along * dv))
+        return nearest
+
     def coverage(self, distance: Array, soft: float = 0.0) -> Array:
         """Turn a signed distance into coverage in [0, 1], over one sample or the given softness."""
         return np.clip(0.5 - distance / max(self.pixel, soft), 0, 1)
@@ -141,7 +134,7 @@ class Canvas:
         """Lay a colour, or a picture, over what is there."""
         self.rgb += (colour - self.rgb) * alpha[..., None]
 
-    def lit(self, height: Array, colour: Array, gloss: float = 0.0, shine: float = 24.0) -> Array:
+    def lit(self, height: Array, colour: Array, *, gloss: float = 0.0, shine: float = 24.0) -> Array:
         """Light a surface by its height: ambient, diffuse and a specular highlight."""
         dy, dx = np.gradient(height, self.pixel)
         norm = 1 / np.sqrt(dx * dx + dy * dy + 1)
@@ -152,40 +145,38 @@ class Canvas:
         return colour * diffuse[..., None] + (gloss * np.clip(halfway, 0, 1) ** shine)[..., None]
 
     def solid(
-        self, distance: Array, colour: Array, bevel: float, rise: float, gloss: float = 0.2, relief: Array | float = 0.0
+        self, distance: Array, colour: Array, *, bevel: float, rise: float, gloss: float, relief: Array | float = 0.0
     ) -> None:
         """Paint a shape whose edge is rounded off over `bevel` and stands `rise` high."""
         height = rise * (1 - (1 - np.clip(-distance / bevel, 0, 1)) ** 2) + relief
-        self.paint(self.coverage(distance), self.lit(height, colour, gloss))
+        self.paint(self.coverage(distance), self.lit(height, colour, gloss=gloss))
 
-    def hole(self, distance: Array, colour: Array, depth: float = 0.1) -> None:
+    def hole(self, distance: Array, colour: Array) -> None:
         """Sink a hole: dark on the side of the light, lit on the far rim."""
         dy, dx = np.gradient(distance, self.pixel)
         side = -(dx * self.toward[0] + dy * self.toward[1])
-        rim = smoothstep(1 + distance / depth)
+        rim = smoothstep(1 + distance / 0.1)
         self.paint(self.coverage(distance), colour * (1 + 0.55 * rim * side)[..., None])
 
     def bitten(self, distance: Array) -> Array:
         """Take the bites of a chipped edge out of a shape."""
         for centre, radius in self.bites:
             ragged = 0.25 * radius * noise(self.u / radius * 1.6, self.v / radius * 1.6, self.seed + 5)
-            distance = np.maximum(distance, -circle(self.u, self.v, centre, radius) + ragged)
+            distance = np.maximum(distance, -self.circle(centre, radius) + ragged)
         return distance
 
     def backdrop(self, tone: Array, seed: int) -> None:
         """Fill the frame with a table top that is not quite even."""
-        uneven = 1 + 0.07 * noise(self.x * 1.5 + 9, self.y * 1.5 + 9, seed, 3)
+        uneven = 1 + 0.07 * noise(self.x * 1.5 + 9, self.y * 1.5 + 9, seed, octaves=3)
         self.rgb[:] = tone * uneven[..., None]
 
-    def shadow(self, distance: Array, lift: float = 0.12, strength: float = 0.5) -> None:
+    def shadow(self, distance: Array, lift: float, strength: float) -> None:
         """Cast a soft shadow away from the light, before the part itself is painted."""
         samples = lift / self.pixel
         shape = self.coverage(distance)
         moved = ndimage.shift(shape, (-self.toward[1] * samples, -self.toward[0] * samples), order=1)
-        soft = (
-            ndimage.gaussian_filter(moved, 0.55 * samples) * 0.7 + ndimage.gaussian_filter(shape, 0.8 * samples) * 0.3
-        )
-        self.rgb *= (1 - strength * soft)[..., None]
+        wide, near = ndimage.gaussian_filter(moved, 0.55 * samples), ndimage.gaussian_filter(shape, 0.8 * samples)
+        self.rgb *= (1 - strength * (wide * 0.7 + near * 0.3))[..., None]
 
     def finish(self) -> npt.NDArray[np.uint8]:
         """Apply light falloff, tint, grain and a soft shoulder, and average down to the picture."""

@@ -1,114 +1,62 @@
-"""List the classes, and which defects each can have."""
+"""The classes, and which defects each can have."""
 
-from . import objects, overlays, structural, textures
+from . import objects, structural, textures
 from .objects import around, vivid
+from .overlays import burn, crack, fold, hole, stain, tear, thread, transplant, worm
 from .part import Part
 
 CAPSULE_EDGE = (*((u, v) for u in (-0.45, -0.2, 0.2, 0.45) for v in (-0.3, 0.3)), (-0.7, 0.0), (0.7, 0.0))
 RESISTOR_EDGE = tuple((u, v) for u in (-0.5, -0.4, -0.3, 0.3, 0.4, 0.5) for v in (-0.3, 0.3))
 DIE_EDGE = tuple((u, v) for u in (-0.56, 0.56) for v in (-0.56, 0.56))
 
+# fmt: off
 OBJECT_PARTS = {
     "capsule": Part(
-        objects.capsule,
-        objects.paint_capsule,
-        vivid,
-        reach=(0.5, 0.16),
-        alter={"wrong_half": structural.recolour_half, "missing_half": structural.drop_half},
-        overlay=(overlays.crack, overlays.stain),
-        edge=CAPSULE_EDGE,
+        objects.capsule, objects.paint_capsule, vivid, reach=(0.5, 0.16), edge=CAPSULE_EDGE,
+        alter=(structural.wrong_half, structural.missing_half), overlay=(crack, stain),
     ),
     "cable": Part(
-        objects.cable,
-        objects.paint_cable,
-        vivid,
-        reach=(0.35, 0.35),
-        alter={
-            "missing_core": structural.drop_core,
-            "swapped_cores": structural.swap_cores,
-        },
-        overlay=(overlays.crack, overlays.thread, overlays.worm, overlays.burn),
-        edge=tuple(around(0.82, 24)),
+        objects.cable, objects.paint_cable, vivid, reach=(0.35, 0.35), edge=tuple(around(0.82, 24)),
+        alter=(structural.missing_core, structural.swapped_cores), overlay=(crack, thread, worm, burn),
     ),
     "gear": Part(
-        objects.gear,
-        objects.paint_gear,
-        vivid,
-        reach=(0.42, 0.42),
-        alter={
-            "missing_tooth": structural.drop_teeth,
-            "bent_tooth": structural.bend_teeth,
-        },
-        overlay=(overlays.crack, overlays.thread, overlays.worm, overlays.stain),
+        objects.gear, objects.paint_gear, vivid, reach=(0.42, 0.42),
+        alter=(structural.missing_tooth, structural.bent_tooth), overlay=(crack, thread, worm, stain),
     ),
     "resistor": Part(
-        objects.resistor,
-        objects.paint_resistor,
-        vivid,
-        reach=(0.4, 0.1),
-        alter={
-            "swapped_bands": structural.swap_bands,
-            "bent_lead": structural.bend_lead,
-        },
-        overlay=(overlays.burn, overlays.crack, overlays.thread),
-        edge=RESISTOR_EDGE,
+        objects.resistor, objects.paint_resistor, vivid, reach=(0.4, 0.1), edge=RESISTOR_EDGE,
+        alter=(structural.swapped_bands, structural.bent_lead), overlay=(burn, crack, thread),
     ),
     "button": Part(
-        objects.button,
-        objects.paint_button,
-        vivid,
-        reach=(0.42, 0.42),
-        alter={"misplaced_hole": structural.shift_hole},
-        overlay=(overlays.crack, overlays.thread, overlays.worm, overlays.stain),
-        edge=tuple(around(0.78, 24)),
+        objects.button, objects.paint_button, vivid, reach=(0.42, 0.42), edge=tuple(around(0.78, 24)),
+        alter=(structural.misplaced_hole,), overlay=(crack, thread, worm, stain),
     ),
     "die": Part(
-        objects.die,
-        objects.paint_die,
-        vivid,
-        reach=(0.35, 0.35),
-        alter={
-            "missing_pip": structural.drop_pips,
-            "extra_pip": structural.add_pips,
-            "misplaced_pip": structural.shift_pip,
-        },
-        overlay=(overlays.crack, overlays.thread, overlays.worm, overlays.stain),
-        edge=DIE_EDGE,
+        objects.die, objects.paint_die, vivid, reach=(0.35, 0.35), edge=DIE_EDGE,
+        alter=(structural.missing_pip, structural.extra_pip, structural.misplaced_pip),
+        overlay=(crack, thread, worm, stain),
     ),
 }
 
 TEXTURE_PARTS = {
     "mosaic": Part(
-        textures.mosaic,
-        textures.paint_mosaic,
-        textures.glaze,
-        reach=(0.5, 0.5),
-        alter={"missing_tile": structural.drop_tiles, "turned_tile": structural.turn_tiles},
-        overlay=(overlays.crack, overlays.worm, overlays.transplant),
+        textures.mosaic, textures.paint_mosaic, textures.glaze, reach=(0.5, 0.5),
+        alter=(structural.missing_tile, structural.turned_tile), overlay=(crack, worm, transplant),
     ),
     "leather": Part(
-        textures.leather,
-        textures.paint_leather,
-        textures.hide,
-        reach=(0.5, 0.5),
-        overlay=(overlays.hole, overlays.worm, overlays.stain, overlays.fold, overlays.transplant),
+        textures.leather, textures.paint_leather, textures.hide, reach=(0.5, 0.5),
+        overlay=(hole, worm, stain, fold, transplant),
     ),
     "fabric": Part(
-        textures.fabric,
-        textures.paint_fabric,
-        textures.glaze,
-        reach=(0.5, 0.5),
-        alter={"missing_yarn": structural.drop_yarns},
-        overlay=(overlays.tear, overlays.thread, overlays.worm, overlays.stain, overlays.transplant),
+        textures.fabric, textures.paint_fabric, textures.glaze, reach=(0.5, 0.5),
+        alter=(structural.missing_yarn,), overlay=(tear, thread, worm, stain, transplant),
     ),
     "wood": Part(
-        textures.wood,
-        textures.paint_wood,
-        textures.timber,
-        reach=(0.5, 0.5),
-        overlay=(overlays.hole, overlays.worm, overlays.crack, overlays.burn, overlays.transplant),
+        textures.wood, textures.paint_wood, textures.timber, reach=(0.5, 0.5),
+        overlay=(hole, worm, crack, burn, transplant),
     ),
 }
+# fmt: on
 
 PARTS = {**OBJECT_PARTS, **TEXTURE_PARTS}
 OBJECTS: tuple[str, ...] = tuple(OBJECT_PARTS)

@@ -1,6 +1,5 @@
 """Draw one picture from a class, a seed and, where asked, a kind of defect; the mask is what the defect changed."""
 
-import difflib
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -8,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from timenet_lib.errors import InputError
+from timenet_lib.errors import InputError, nearest
 
 from .canvas import Canvas, Pose, generator
 from .catalogue import CLASSES, KINDS, PARTS
@@ -19,34 +18,31 @@ Mask = npt.NDArray[np.bool_]
 
 FAMILY_NAMES = tuple(family.__name__ for family in FAMILIES)
 SIZES = range(32, 513)
-VISIBLE = 12
-JUDGED_AT = 64
+VISIBLE = 12  # grey levels of 255
+JUDGED_AT = 64  # pixels, so that every size draws the same attempt
 ATTEMPTS = 24
 
 
 def check_size(size: int) -> None:
-    """Refuse a size that is not a whole number from 32 to 512."""
+    """Raise InputError unless the size is a whole number from 32 to 512."""
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or int(size) not in SIZES:
         raise InputError(f"size must be a whole number from {SIZES[0]} to {SIZES[-1]} pixels, not {size!r}")
 
 
 def check_name(what: str, name: str, known: Iterable[str]) -> None:
-    """Refuse an unknown name, and say which known one comes nearest."""
-    known = tuple(known)
+    """Raise InputError, which hints at a known name, for an unknown one."""
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, 1, 0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"unknown {what} {name!r}: {hint}known are {', '.join(known)}")
+        raise InputError(f"unknown {what} {name!r}: {nearest(str(name), known)}")
 
 
 @lru_cache(maxsize=8)
-def render(class_name: str, size: int, seed: int, kind: str | None = None, attempt: int = 0) -> Picture:
-    """Draw a sample, and the defect on it: before the part is painted where it is structural, else after; read-only."""
+def render(class_name: str, kind: str | None = None, *, size: int, seed: int, attempt: int = 0) -> Picture:
+    """Draw a sample, read-only; a structural defect is made before the part is painted, any other after it."""
     part = PARTS[class_name]
     spec = part.sample(generator("part", class_name, seed))
     canvas = Canvas(size, generator("light", class_name, seed), spec["pose"])
     rng = generator("defect", class_name, seed, kind, attempt)
-    part.spoil(kind, spec, canvas, rng)
+    part.spoil(kind, spec, canvas, rng=rng)
     part.paint(canvas, spec)
     part.cover(kind, canvas, rng)
     picture = canvas.finish()
@@ -55,12 +51,12 @@ def render(class_name: str, size: int, seed: int, kind: str | None = None, attem
 
 
 def difference(normal: Picture, defective: Picture) -> npt.NDArray[np.int16]:
-    """Give how far two pictures are apart, in levels of 255, per channel."""
+    """Compute how far two pictures are apart, in levels of 255, per channel."""
     return np.abs(normal.astype(np.int16) - defective)
 
 
 def changed(normal: Picture, defective: Picture) -> Mask:
-    """Mark the pixels that differ by VISIBLE levels or more in a channel, with small gaps closed and specks dropped."""
+    """Mark the pixels that differ by VISIBLE levels or more in a channel; small gaps are closed and specks dropped."""
     size = len(normal)
     mask = difference(normal, defective).max(-1) >= VISIBLE
     axis = np.arange(-(size // 60), size // 60 + 1)
@@ -73,7 +69,7 @@ def changed(normal: Picture, defective: Picture) -> Mask:
 
 
 def clarity(normal: Picture, defective: Picture, mask: Mask) -> float:
-    """Rate a defect: 1 and more where it covers 1.2 to 25 % of the frame and differs by 28 levels on average."""
+    """Rate a defect: 1 or more where it covers 1.2 to 25 % of the frame and differs by 28 levels on average."""
     share = float(mask.mean())
     if share == 0:
         return 0.0
@@ -81,11 +77,11 @@ def clarity(normal: Picture, defective: Picture, mask: Mask) -> float:
 
 
 def choose_attempt(class_name: str, kind: str, seed: int) -> int:
-    """Find the first clear attempt, else the clearest; judged at one size, so that every size draws the same."""
-    normal = render(class_name, JUDGED_AT, seed)
+    """Find the first clear attempt, else the clearest."""
+    normal = render(class_name, size=JUDGED_AT, seed=seed)
     best, choice = 0.0, 0
     for attempt in range(ATTEMPTS):
-        defective = render(class_name, JUDGED_AT, seed, kind, attempt)
+        defective = render(class_name, kind, size=JUDGED_AT, seed=seed, attempt=attempt)
         rating = clarity(normal, defective, changed(normal, defective))
         if rating > best:
             best, choice = rating, attempt
@@ -94,39 +90,39 @@ def choose_attempt(class_name: str, kind: str, seed: int) -> int:
     return choice
 
 
-def draw_normal(class_name: str, size: int, seed: int) -> Picture:
-    """Draw a normal sample, (size, size, 3); InputError for an unknown class or a size outside 32 to 512."""
+def draw_normal(class_name: str, *, size: int, seed: int) -> Picture:
+    """Draw a normal sample, (size, size, 3). Raises InputError for an unknown class or a size outside 32 to 512."""
     check_name("class", class_name, CLASSES)
     check_size(size)
-    return render(class_name, int(size), int(seed)).copy()
+    return render(class_name, size=int(size), seed=int(seed)).copy()
 
 
-def draw_defective(class_name: str, kind: str, size: int, seed: int) -> tuple[Picture, Mask]:
+def draw_defective(class_name: str, kind: str, *, size: int, seed: int) -> tuple[Picture, Mask]:
     """Draw the normal sample of the same seed with a defect, and the mask of what that changed visibly.
 
-    What it changed less than visibly fades out within 1/32 of the frame around the mask; beyond that the pictures are
-    equal. InputError for an unknown class, kind or size.
+    Fainter changes fade out within 1/32 of the frame around the mask; beyond that, the pictures are equal.
+    Raises InputError for an unknown class or kind, or a size outside 32 to 512.
     """
     check_name("class", class_name, CLASSES)
     check_name(f"kind of defect on {class_name}", kind, KINDS[class_name])
     check_size(size)
     size, seed = int(size), int(seed)
-    normal = render(class_name, size, seed)
-    defective = render(class_name, size, seed, kind, choose_attempt(class_name, kind, seed))
+    normal = render(class_name, size=size, seed=seed)
+    defective = render(class_name, kind, size=size, seed=seed, attempt=choose_attempt(class_name, kind, seed))
     mask = changed(normal, defective)
     fade = np.clip(1 - ndimage.distance_transform_edt(~mask) * (32 / size), 0, 1)[..., None]
     return np.round(normal + fade * (defective.astype(np.int16) - normal)).astype(np.uint8), mask
 
 
 def draw_texture(seed: int, size: int, family: str | None = None) -> Picture:
-    """Draw a colourful texture of a family of FAMILY_NAMES, or of any, (size, size, 3).
+    """Draw a colourful texture, (size, size, 3), of one of FAMILY_NAMES or of any.
 
-    InputError for a family that there is not, and for a size outside 32 to 512.
+    Raises InputError for an unknown family or a size outside 32 to 512.
     """
     check_size(size)
     if family is not None:
         check_name("family of textures", family, FAMILY_NAMES)
     rng = generator("source", int(seed))
-    canvas = Canvas(int(size), rng, Pose.sample(rng, 1.0, np.pi, (1.0, 1.0)))
+    canvas = Canvas(int(size), rng, Pose.sample(rng, shift=1.0, turn=np.pi, scale=(1.0, 1.0)))
     paint_source(canvas, rng, family)
     return canvas.finish()

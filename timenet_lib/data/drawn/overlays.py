@@ -1,8 +1,8 @@
-"""Paint defects over a finished part; structural.py has the others."""
+"""Defects painted over a finished part; structural.py has the others."""
 
 import numpy as np
 
-from .canvas import Array, Canvas, Point, Rng, hsv, noise, polyline, smoothstep
+from .canvas import Array, Canvas, Point, Rng, hsv, noise, smoothstep
 from .part import Part
 
 
@@ -11,8 +11,8 @@ def spot(part: Part, rng: Rng) -> Point:
     return rng.uniform(-part.reach[0], part.reach[0]), rng.uniform(-part.reach[1], part.reach[1])
 
 
-def walk(start: Point, heading: float, step: float, count: int, turn: float, rng: Rng) -> list[Point]:
-    """Walk with a heading that changes at random, by up to `turn` radians a step."""
+def walk(start: Point, heading: float, rng: Rng, *, step: float, count: int, turn: float) -> list[Point]:
+    """Walk with a heading that changes at random, by up to `turn` radians per step."""
     points = [start]
     for bend in rng.uniform(-turn, turn, count):
         heading += bend
@@ -21,7 +21,7 @@ def walk(start: Point, heading: float, step: float, count: int, turn: float, rng
     return points
 
 
-def blob(c: Canvas, centre: Point, radius: float, ragged: float, rng: Rng) -> Array:
+def blob(c: Canvas, centre: Point, rng: Rng, *, radius: float, ragged: float) -> Array:
     """Measure the distance to a round shape with a wavy outline."""
     du, dv = c.u - centre[0], c.v - centre[1]
     angle, outline = np.arctan2(dv, du), np.ones_like(c.u)
@@ -40,12 +40,12 @@ def crack(c: Canvas, part: Part, rng: Rng) -> None:
     """Split the surface along a jagged, branching line."""
     centre, heading = spot(part, rng), rng.uniform(0, 2 * np.pi)
     size = 0.6 + part.reach[1]
-    main = walk((0, 0), heading, 0.17 * size, 7, 0.95, rng)
+    main = walk((0, 0), heading, rng, step=0.17 * size, count=7, turn=0.95)
     shift_u, shift_v = (centre[k] * 0.6 - main[3][k] for k in range(2))
     main = [(u + shift_u, v + shift_v) for u, v in main]
-    branch = walk(main[3], heading + rng.choice([-1, 1]) * 0.9, 0.15 * size, 3, 0.5, rng)
+    branch = walk(main[3], heading + rng.choice([-1, 1]) * 0.9, rng, step=0.15 * size, count=3, turn=0.5)
     width = 0.034 + 0.018 * noise(c.u * 6, c.v * 6, c.seed + 3)
-    distance = np.minimum(polyline(c.u, c.v, main), polyline(c.u, c.v, branch) + 0.012) - width
+    distance = np.minimum(c.polyline(main), c.polyline(branch) + 0.012) - width
     c.paint(0.35 * c.body * smoothstep(1 - distance / 0.05), np.ones(3) * 0.95)
     c.paint(c.body * c.coverage(distance), c.rgb * 0.16)
 
@@ -55,31 +55,31 @@ def worm(c: Canvas, part: Part, rng: Rng) -> None:
     start = spot(part, rng)
     bend = rng.choice([-1, 1]) * 0.25
     heading = float(np.arctan2(-start[1], -start[0])) + rng.uniform(-0.8, 0.8)
-    points = walk(start, heading, 0.11, 11, 0.3, rng)
+    points = walk(start, heading, rng, step=0.11, count=11, turn=0.3)
     points = [(u + bend * 0.01 * k * k * 0.11, v) for k, (u, v) in enumerate(points)]
-    distance = polyline(c.u, c.v, points) - 0.055
-    ridge = c.lit(0.05 * smoothstep(-distance / 0.05), part.colour(rng), 0.25)
+    distance = c.polyline(points) - 0.055
+    ridge = c.lit(0.05 * smoothstep(-distance / 0.05), part.colour(rng), gloss=0.25)
     c.paint(c.coverage(distance) * c.body, ridge)
 
 
 def stain(c: Canvas, part: Part, rng: Rng) -> None:
     """Spill a blotch of one of the class's colours."""
     centre, radius = spot(part, rng), rng.uniform(0.22, 0.32)
-    distance = blob(c, centre, radius, 0.16, rng)
+    distance = blob(c, centre, rng, radius=radius, ragged=0.16)
     alpha = c.coverage(distance, 0.04) * (0.8 + 0.15 * smoothstep(1 + distance / 0.08))
     dye(c, alpha, part.colour(rng))
 
 
 def burn(c: Canvas, part: Part, rng: Rng) -> None:
     """Char a place: dark in the middle, brown at the edge."""
-    distance = blob(c, spot(part, rng), rng.uniform(0.24, 0.34), 0.14, rng)
+    distance = blob(c, spot(part, rng), rng, radius=rng.uniform(0.24, 0.34), ragged=0.14)
     dye(c, 0.85 * c.coverage(distance, 0.16), hsv(0.06, 0.75, 0.36))
     dye(c, 0.85 * c.coverage(distance + 0.12, 0.16), hsv(0.06, 0.4, 0.1))
 
 
 def hole(c: Canvas, part: Part, rng: Rng) -> None:
     """Bore through the surface; the far rim catches the light."""
-    distance = blob(c, spot(part, rng), rng.uniform(0.16, 0.26), 0.1, rng)
+    distance = blob(c, spot(part, rng), rng, radius=rng.uniform(0.16, 0.26), ragged=0.1)
     c.paint(0.4 * smoothstep(1 - distance / 0.07), c.rgb * 0.55)
     c.hole(distance, c.rgb.mean((0, 1)) * 0.22)
 
@@ -100,19 +100,20 @@ def tear(c: Canvas, part: Part, rng: Rng) -> None:
 def thread(c: Canvas, part: Part, rng: Rng) -> None:
     """Drop a loose fibre in one of the class's colours, with its shadow."""
     start = spot(part, rng)
-    points = walk(start, rng.uniform(0, 2 * np.pi), 0.12, 14, 0.55, rng)
+    points = walk(start, rng.uniform(0, 2 * np.pi), rng, step=0.12, count=14, turn=0.55)
     middle = np.mean(points, 0) * 0.8
     points = [(float(u - middle[0]), float(v - middle[1])) for u, v in points]
-    distance = polyline(c.u, c.v, points) - 0.04
+    distance = c.polyline(points) - 0.04
     c.shadow(distance, 0.05, 0.6)
-    c.paint(c.coverage(distance), c.lit(0.06 * smoothstep(-distance / 0.04), part.colour(rng), 0.2))
+    c.paint(c.coverage(distance), c.lit(0.06 * smoothstep(-distance / 0.04), part.colour(rng), gloss=0.2))
 
 
 def fold(c: Canvas, part: Part, rng: Rng) -> None:
     """Press a crease with a lit and a dark flank across the surface."""
     start = spot(part, rng)
-    points = walk(start, float(np.arctan2(-start[1], -start[0])) + rng.uniform(-0.5, 0.5), 0.16, 8, 0.3, rng)
-    distance = polyline(c.u, c.v, points)
+    heading = float(np.arctan2(-start[1], -start[0])) + rng.uniform(-0.5, 0.5)
+    points = walk(start, heading, rng, step=0.16, count=8, turn=0.3)
+    distance = c.polyline(points)
     flank = np.exp(-((distance / 0.085) ** 2))
     dy, dx = np.gradient(flank, c.pixel)
     light = -(dx * c.toward[0] + dy * c.toward[1])

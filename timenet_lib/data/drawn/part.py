@@ -1,7 +1,7 @@
-"""Say what a class is: how a sample is drawn by lot, how it is painted, and which defects it can have."""
+"""What a class is: how a sample is drawn at random, how it is painted, and which defects it can have."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from .canvas import Array, Canvas, Point, Rng
@@ -11,32 +11,33 @@ Spec = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """Bundle what makes a class.
+    """A class of the drawn data set; its kinds of defect have their functions' names.
 
-    `sample(rng)` draws a spec, always with a "pose"; `paint(canvas, spec)` paints it; `colour(rng)` names a colour of
-    the class's own palette. `alter` maps structural defects to functions that change the spec; `overlay` holds the
-    defects that are painted on top, under their function's name, at centres within `reach` in (u, v); `edge` holds the
-    points where a piece can break off, for "chip".
+    `sample(rng)` draws a spec, always with a "pose"; `paint(canvas, spec)` paints it; `colour(rng)` draws a colour from
+    the class's palette. `alter` holds the structural defects, which change the spec; `overlay` the defects painted on
+    top, at centres within `reach` in (u, v); `edge` the points where a piece can break off, for the kind "chip".
     """
 
     sample: Callable[[Rng], Spec]
     paint: Callable[[Canvas, Spec], None]
     colour: Callable[[Rng], Array]
     reach: Point
-    alter: dict[str, Callable[[Spec, Rng], None]] = field(default_factory=dict)
+    alter: tuple[Callable[[Spec, Rng], None], ...] = ()
     overlay: tuple[Callable[[Canvas, "Part", Rng], None], ...] = ()
     edge: tuple[Point, ...] = ()
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """List the kinds of defect: structural ones, a chip where there is an edge, overlaid ones."""
-        return (*self.alter, *(("chip",) if self.edge else ()), *(paint.__name__ for paint in self.overlay))
+        chip = ("chip",) if self.edge else ()
+        return (*(change.__name__ for change in self.alter), *chip, *(paint.__name__ for paint in self.overlay))
 
-    def spoil(self, kind: str | None, spec: Spec, canvas: Canvas, rng: Rng) -> None:
+    def spoil(self, kind: str | None, spec: Spec, canvas: Canvas, *, rng: Rng) -> None:
         """Prepare a structural defect, or a chip, before the part is painted."""
-        if kind in self.alter:
-            self.alter[kind](spec, rng)
-        elif kind == "chip":
+        for change in self.alter:
+            if change.__name__ == kind:
+                change(spec, rng)
+        if kind == "chip":
             u, v = self.edge[int(rng.integers(len(self.edge)))]
             radius, aside = rng.uniform(0.2, 0.28), rng.uniform(-0.15, 0.15, 2)
             canvas.bites = [((u, v), radius), ((u + aside[0], v + aside[1]), 0.7 * radius)]

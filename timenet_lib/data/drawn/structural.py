@@ -1,4 +1,4 @@
-"""Alter a part's spec: missing, bent, misplaced, wrong in number or in the order of colours."""
+"""Structural defects, which alter a part's spec: missing, bent, misplaced, wrong in number or order of colours."""
 
 import numpy as np
 
@@ -13,68 +13,66 @@ def pick(rng: Rng, count: int, among: int) -> list[int]:
     return [int(i) for i in rng.permutation(among)[:count]]
 
 
-def recolour_half(s: Spec, rng: Rng) -> None:
-    """Give the ivory half a plastic's colour."""
+def swap(items: list[int], rng: Rng) -> None:
+    i, j = pick(rng, 2, len(items))
+    items[i], items[j] = items[j], items[i]
+
+
+def wrong_half(s: Spec, rng: Rng) -> None:
     s["halves"][1] = vivid(rng)
 
 
-def drop_half(s: Spec, rng: Rng) -> None:
-    """Leave the ivory half out."""
+def missing_half(s: Spec, rng: Rng) -> None:
     s["halves"][1] = None
 
 
-def drop_core(s: Spec, rng: Rng) -> None:
-    """Leave one core out."""
+def missing_core(s: Spec, rng: Rng) -> None:
     s["cores"][pick(rng, 1, 3)[0]] = None
 
 
-def swap_cores(s: Spec, rng: Rng) -> None:
+def swapped_cores(s: Spec, rng: Rng) -> None:
     """Exchange two neighbouring cores, so that the order runs backwards."""
-    i, j = pick(rng, 2, 3)
-    s["cores"][i], s["cores"][j] = s["cores"][j], s["cores"][i]
+    swap(s["cores"], rng)
 
 
-def drop_teeth(s: Spec, rng: Rng) -> None:
+def missing_tooth(s: Spec, rng: Rng) -> None:
     """Break off two or three neighbouring teeth."""
     first = pick(rng, 1, TEETH)[0]
     s["missing"] = [(first + k) % TEETH for k in range(int(rng.integers(2, 4)))]
 
 
-def bend_teeth(s: Spec, rng: Rng) -> None:
+def bent_tooth(s: Spec, rng: Rng) -> None:
     """Bend two neighbouring teeth over, to the same side."""
     first, lean = pick(rng, 1, TEETH)[0], rng.choice([-1, 1]) * rng.uniform(0.2, 0.28)
     s["bent"] = {first: lean, (first + 1) % TEETH: lean}
 
 
-def swap_bands(s: Spec, rng: Rng) -> None:
-    """Exchange two colour bands."""
-    i, j = pick(rng, 2, 4)
-    s["bands"][i], s["bands"][j] = s["bands"][j], s["bands"][i]
+def swapped_bands(s: Spec, rng: Rng) -> None:
+    swap(s["bands"], rng)
 
 
-def bend_lead(s: Spec, rng: Rng) -> None:
+def bent_lead(s: Spec, rng: Rng) -> None:
     """Bend one of the leads away from the axis."""
     s["bend"][int(rng.integers(2))] = float(rng.choice([-1, 1]) * rng.uniform(0.45, 0.75))
 
 
-def shift_hole(s: Spec, rng: Rng) -> None:
-    """Drill one hole in a wrong place."""
+def misplaced_hole(s: Spec, rng: Rng) -> None:
     k = pick(rng, 1, 4)[0]
     s["holes"][k] = around(0.47, 1, k * TAU / 4 + TAU / 8 + rng.choice([-1, 1]) * rng.uniform(0.25, 0.6))[0]
 
 
-def drop_pips(s: Spec, rng: Rng) -> None:
+def missing_pip(s: Spec, rng: Rng) -> None:
     """Leave one or two pips out."""
     s["pips"] = [FIVE[k] for k in pick(rng, int(rng.integers(3, 5)), 5)]
 
 
-def add_pips(s: Spec, rng: Rng) -> None:
+def extra_pip(s: Spec, rng: Rng) -> None:
     """Add one or two pips between the corners."""
     extra = [(-0.31, 0.0), (0.31, 0.0), (0.0, -0.31), (0.0, 0.31)]
     s["pips"] = FIVE + [extra[k] for k in pick(rng, int(rng.integers(1, 3)), 4)]
 
 
-def shift_pip(s: Spec, rng: Rng) -> None:
+def misplaced_pip(s: Spec, rng: Rng) -> None:
     """Put one of the outer pips halfway along an edge of the face."""
     k, (along, across) = int(rng.choice([0, 1, 3, 4])), rng.uniform(0.6, 1.0, 2)
     u, v = FIVE[k]
@@ -91,19 +89,19 @@ def tile_near(s: Spec, rng: Rng) -> tuple[int, int]:
     return int(np.floor((x * cos + y * sin) / PITCH)), int(np.floor((y * cos - x * sin) / PITCH))
 
 
-def drop_tiles(s: Spec, rng: Rng) -> None:
+def missing_tile(s: Spec, rng: Rng) -> None:
     """Break one or two neighbouring tiles out."""
     i, j = tile_near(s, rng)
     s["missing"] = ((i, j), (i + 1, j))[: int(rng.integers(1, 3))]
 
 
-def turn_tiles(s: Spec, rng: Rng) -> None:
+def turned_tile(s: Spec, rng: Rng) -> None:
     """Set two neighbouring tiles on their corners."""
     i, j = tile_near(s, rng)
     s["turned"] = ((i, j), (i, j + 1))
 
 
-def drop_yarns(s: Spec, rng: Rng) -> None:
+def missing_yarn(s: Spec, rng: Rng) -> None:
     """Pull one or two warp yarns out."""
     first = int(rng.integers(-4, 4))
     s["missing"] = (first, first + 2)[: int(rng.integers(1, 3))]

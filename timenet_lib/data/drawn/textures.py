@@ -18,7 +18,7 @@ def mosaic(rng: Rng) -> Spec:
         hsv(hue + rng.uniform(-spread, spread), rng.uniform(0.35, 0.8), rng.uniform(0.4, 0.95)) for _ in range(6)
     ]
     mortar = hsv(0.1, rng.uniform(0, 0.15), rng.uniform(0.25, 0.75))
-    pose = Pose.sample(rng, 0.15, 0.3, (0.9, 1.15))
+    pose = Pose.sample(rng, shift=0.15, turn=0.3, scale=(0.9, 1.15))
     return {
         "pose": pose,
         "palette": palette,
@@ -37,16 +37,16 @@ def paint_mosaic(c: Canvas, s: Spec) -> None:
     column, row = np.floor(c.u / PITCH).astype(int), np.floor(c.v / PITCH).astype(int)
     u, v = c.u - (column + 0.5) * PITCH, c.v - (row + 0.5) * PITCH
     draw = np.random.default_rng(s["seed"]).random((3, 32, 32), dtype=np.float32)[:, row % 32, column % 32]
-    shape = box(u, v, (0.2, 0.2), 0.04)
+    shape = box(u, v, (0.2, 0.2), corner=0.04)
     for i, j in s["turned"]:
-        turned = box((u + v) * 0.7071, (u - v) * 0.7071, (0.16, 0.16), 0.03)
+        turned = box((u + v) * 0.7071, (u - v) * 0.7071, (0.16, 0.16), corner=0.03)
         shape = np.where((column == i) & (row == j), turned, shape)
     for i, j in s["missing"]:
         shape = np.where((column == i) & (row == j), 9, shape)
-    rough = noise(c.u * 9, c.v * 9, s["seed"] + 1, 2)
+    rough = noise(c.u * 9, c.v * 9, s["seed"] + 1, octaves=2)
     c.rgb[:] = c.lit(0.02 * rough, s["mortar"] * (0.85 + 0.1 * rough)[..., None])
     colour = np.array(s["palette"])[(draw[0] * 6).astype(int)] * (0.85 + 0.3 * draw[1])[..., None]
-    c.solid(shape, colour, 0.06, 0.05, 0.3, 0.03 * noise(c.u * 5, c.v * 5, s["seed"] + 2))
+    c.solid(shape, colour, bevel=0.06, rise=0.05, gloss=0.3, relief=0.03 * noise(c.u * 5, c.v * 5, s["seed"] + 2))
 
 
 def hide(rng: Rng) -> Array:
@@ -57,7 +57,7 @@ def hide(rng: Rng) -> Array:
 
 def leather(rng: Rng) -> Spec:
     """Embossed leather with cells of some size, dyed unevenly."""
-    pose = Pose.sample(rng, 0.1, np.pi, (0.8, 1.3))
+    pose = Pose.sample(rng, shift=0.1, turn=np.pi, scale=(0.8, 1.3))
     return {"pose": pose, "colour": hide(rng), "seed": int(rng.integers(2**31)), "dye": rng.uniform(0.1, 0.35)}
 
 
@@ -66,9 +66,9 @@ def paint_leather(c: Canvas, s: Spec) -> None:
     bend = 0.25 * noise(c.u * 2 + 20, c.v * 2 + 20, s["seed"] + 1)
     first, second, _ = cells(c.u * 5 + bend + 50, c.v * 5 - bend + 50, s["seed"])
     crease = smoothstep((second - first) / 0.45)
-    dye = 1 + s["dye"] * noise(c.u * 1.3 + 70, c.v * 1.3 + 70, s["seed"] + 2, 2)
+    dye = 1 + s["dye"] * noise(c.u * 1.3 + 70, c.v * 1.3 + 70, s["seed"] + 2, octaves=2)
     colour = s["colour"] * (dye * (0.62 + 0.38 * crease))[..., None]
-    c.rgb[:] = c.lit(0.045 * crease, colour, 0.16, 16)
+    c.rgb[:] = c.lit(0.045 * crease, colour, gloss=0.16, shine=16)
 
 
 def fabric(rng: Rng) -> Spec:
@@ -76,7 +76,7 @@ def fabric(rng: Rng) -> Spec:
     hue, stripe = rng.random(), int(rng.integers(3, 6))
     ground = hsv(hue, rng.uniform(0.15, 0.7), rng.uniform(0.45, 0.95))
     other = hsv(hue + rng.uniform(-0.3, 0.3), rng.uniform(0.2, 0.8), rng.uniform(0.3, 0.9))
-    pose = Pose.sample(rng, 0.1, 0.3, (0.9, 1.2))
+    pose = Pose.sample(rng, shift=0.1, turn=0.3, scale=(0.9, 1.2))
     return {"pose": pose, "yarns": [ground, other], "stripe": stripe, "missing": (), "seed": int(rng.integers(2**31))}
 
 
@@ -109,7 +109,7 @@ def timber(rng: Rng) -> Array:
 
 def wood(rng: Rng) -> Spec:
     """A planed board with wavy year rings along it."""
-    pose = Pose.sample(rng, 0.1, 0.35, (0.85, 1.3))
+    pose = Pose.sample(rng, shift=0.1, turn=0.35, scale=(0.85, 1.3))
     return {
         "pose": pose,
         "colour": timber(rng),
@@ -121,10 +121,10 @@ def wood(rng: Rng) -> Spec:
 
 def paint_wood(c: Canvas, s: Spec) -> None:
     """Paint rings, fibres and pores."""
-    wave = s["wave"] * noise(c.u * 0.7 + 30, c.v * 1.2 + 30, s["seed"], 2)
+    wave = s["wave"] * noise(c.u * 0.7 + 30, c.v * 1.2 + 30, s["seed"], octaves=2)
     ring = (c.v * s["rings"] + wave * 1.6) % 1
     late = smoothstep(1 - np.abs(ring - 0.6) / np.where(ring < 0.6, 0.5, 0.3))
-    fibre = noise(c.u * 2.2 + 60, c.v * 22 + 60, s["seed"] + 1, 2)
+    fibre = noise(c.u * 2.2 + 60, c.v * 22 + 60, s["seed"] + 1, octaves=2)
     tone = 1.05 - 0.27 * late + 0.13 * fibre + 0.1 * noise(c.u + 80, c.v + 80, s["seed"] + 2)
     colour = s["colour"] ** (1 + 0.35 * late[..., None])
-    c.rgb[:] = c.lit(0.004 * fibre, colour * tone[..., None], 0.06, 10)
+    c.rgb[:] = c.lit(0.004 * fibre, colour * tone[..., None], gloss=0.06, shine=10)
