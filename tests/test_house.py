@@ -1,4 +1,4 @@
-"""The house as its readers find it: what may import what, how high it is, how long its modules are, how it is called."""
+"""The house as readers find it: what may import what, how high it is, how long modules are, how calls are written."""
 
 import ast
 from functools import cache

@@ -6,7 +6,8 @@ from torch import nn
 
 from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor
-from timenet_lib.losses import flow_loss, perceptual_distance, share_to_weight, tpn_loss
+from timenet_lib.losses import balanced_weight, flow_loss, perceptual_distance, repair_errors, tpn_loss
+from timenet_lib.path import Pairs, Repairs, interpolate
 from timenet_lib.unet import UNet, UNetConfig
 
 
@@ -16,7 +17,7 @@ def test_loss_at_the_start_is_1_plus_the_mean_square_of_the_images():
     x0 = torch.randn(x1.shape, generator=g)
     v = UNet(UNetConfig(16, 2, 8, (1, 2), 1, ()))
     with torch.no_grad():
-        loss = flow_loss(v, x0, x1, torch.rand(64, generator=g), torch.zeros(64, dtype=torch.long))
+        loss = flow_loss(v, Pairs(x0, x1, torch.rand(64, generator=g), torch.zeros(64, dtype=torch.long)))
     assert abs(float(loss.mean() - (1 + x1.square().mean()))) < 0.02
 
 
@@ -26,7 +27,7 @@ def test_flow_loss_of_the_true_velocity_is_zero(images):
             return images - x0
 
     x0 = torch.randn_like(images)
-    assert flow_loss(True_(), x0, images, torch.rand(4), torch.zeros(4, dtype=torch.long)).max() == 0
+    assert flow_loss(True_(), Pairs(x0, images, torch.rand(4), torch.zeros(4, dtype=torch.long))).max() == 0
 
 
 def test_perceptual_distance_is_the_lpips_formula(images):
@@ -43,26 +44,45 @@ def test_perceptual_distance_is_the_lpips_formula(images):
     assert perceptual_distance(features, images, images).abs().max() == 0
 
 
-def test_tpn_loss_adds_squared_error_and_weighted_perceptual_distance(images):
-    lpips = partial(perceptual_distance, build_extractor("embedded", "random", (1, 2, 3)))
-    other = images * 0.5
-    loss = tpn_loss(lpips, other, images)
-    assert torch.allclose(loss.squared, (images * 0.5).square().flatten(1).mean(1))
-    assert torch.allclose(loss.total(2.0), loss.squared + 2 * lpips(other, images))
+@pytest.fixture
+def batch(images):
+    """Repairs whose xt has a defect that the clean image lacks, each from its own t."""
+    g = torch.Generator().manual_seed(1)
+    x_a = images.clone()
+    x_a[:, :, :4, :4] = 1.0
+    t = torch.tensor([0.3, 0.5, 0.83, 0.95])
+    return Repairs(torch.randn(images.shape, generator=g), x_a, images, t, torch.zeros(4, dtype=torch.long))
+
+
+LPIPS = partial(perceptual_distance, build_extractor("embedded", "random", (1, 2, 3)))
+
+
+def test_tpn_loss_compares_one_step_from_the_noised_defect_with_the_clean_image(batch):
+    x0, x_a, x1, t, _ = batch
+
+    def v(xt, t, c):
+        return xt.sin()
+
+    xt = interpolate(x0, x_a, t)
+    x1_hat = xt + (1 - t)[:, None, None, None] * xt.sin()
+    errors = repair_errors(v, batch, LPIPS)
+    assert torch.allclose(errors.squared, (x1_hat - x1).square().flatten(1).mean(1))
+    assert torch.allclose(errors.perceptual, LPIPS(x1_hat, x1))
+    assert torch.allclose(tpn_loss(v, batch, lpips=LPIPS), errors.squared + errors.perceptual)
+    assert torch.allclose(tpn_loss(v, batch, lpips=LPIPS, lpips_weight=2.0), errors.squared + 2 * errors.perceptual)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.9])
-def test_the_weight_gives_the_perceptual_part_its_share_of_the_gradient(images, share):
-    lpips = partial(perceptual_distance, build_extractor("embedded", "random", (1, 2, 3)))
+def test_the_weight_gives_the_perceptual_part_its_share_of_the_gradient(batch, share):
     gain = nn.Parameter(torch.full((3, 1, 1), 0.5))
-    loss = tpn_loss(lpips, gain * images, images)
-    weight = share_to_weight(loss, [gain], share)
-    squared, perceptual = (torch.autograd.grad(x.mean(), gain, retain_graph=True)[0].norm() for x in loss)
+    errors = repair_errors(lambda xt, t, c: gain * xt, batch, LPIPS)
+    weight = balanced_weight(errors, [gain], share)
+    squared, perceptual = (torch.autograd.grad(x.mean(), gain, retain_graph=True)[0].norm() for x in errors)
     assert float(weight * perceptual / (squared + weight * perceptual)) == pytest.approx(share, abs=1e-4)
 
 
-def test_a_share_of_the_whole_gradient_is_refused(images):
+def test_a_share_of_the_whole_gradient_is_refused(batch):
     gain = nn.Parameter(torch.ones(1))
-    loss = tpn_loss(lambda x, y: (x - y).abs().flatten(1).mean(1), 0.5 * gain * images, images)
+    errors = repair_errors(lambda xt, t, c: gain * xt, batch, lambda x, y: (x - y).abs().flatten(1).mean(1))
     with pytest.raises(InputError, match=r"lpips_share = 1\.0"):
-        share_to_weight(loss, [gain], 1.0)
+        balanced_weight(errors, [gain], 1.0)

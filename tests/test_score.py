@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms.v2.functional import gaussian_blur_image
 
 from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor
@@ -177,7 +178,7 @@ def test_nan_is_refused_and_not_passed_on():
     d = random_distances()
     d.pixel[1, 3, 3] = float("nan")
     with pytest.raises(InputError, match="not finite"):
-        score_map(d, PAPER, Ratios((0.1, 0.2), 0.3))
+        score_maps([d], PAPER, "calibrated", calibrated=Ratios((0.1, 0.2), 0.3))
 
 
 @pytest.mark.parametrize(
@@ -194,3 +195,11 @@ def test_nan_is_refused_and_not_passed_on():
 def test_choices_that_do_not_exist_or_fit_are_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("size", "sigma"), [(64, 1.0), (32, 0.5), (64, 1.62), (40, 8.0)])
+def test_two_one_dimensional_passes_are_the_blur_of_torchvision(size, sigma):
+    maps = torch.rand(2, size, size + 8, generator=torch.Generator().manual_seed(0))
+    kernel = 2 * min(int(4 * sigma + 0.5), size - 1) + 1
+    expected = gaussian_blur_image(maps[:, None], [kernel, kernel], [sigma, sigma])[:, 0]
+    assert torch.allclose(smooth(maps, sigma), expected, rtol=1e-5, atol=1e-6)

@@ -162,7 +162,7 @@ def test_each_image_may_start_from_its_own_t(noise):
         together = solve(gaussian_velocity, noise, t, C).x1
         alone = [solve(gaussian_velocity, noise[i : i + 1], t[i : i + 1], C[:1]).x1 for i in range(4)]
         assert torch.allclose(together, torch.cat(alone), atol=tolerance)
-        assert torch.equal(together[3], noise[3])
+        assert torch.allclose(together[3], noise[3], atol=1e-6)
 
 
 def test_no_steps_are_refused(noise):

@@ -3,6 +3,7 @@ import torch
 
 from timenet_lib.errors import InputError
 from timenet_lib.losses import flow_loss
+from timenet_lib.path import Pairs
 from timenet_lib.presets import PAPER
 from timenet_lib.unet import UNet, UNetConfig
 
@@ -117,7 +118,7 @@ def test_a_constant_for_each_class_is_beaten(images):
     flow = UNet(SMALL)
     optimizer = torch.optim.Adam(flow.parameters(), lr=5e-3)
     for _ in range(150):
-        loss = flow_loss(flow, x0, images, t, c).mean()
+        loss = flow_loss(flow, Pairs(x0, images, t, c)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class TimeNetError(Exception):
@@ -65,3 +66,14 @@ def is_name(value: str) -> bool:
     """Tell whether a text can stand for a class or a file: 1 to 255 printable characters, no slash, not "." or ".."."""
     plain = value.isprintable() and not set(value) & set("/\\") and value.strip(". ") != ""
     return plain and len(value) <= LONGEST_NAME
+
+
+def check_t(t: Any, x: Any) -> None:
+    """Refuse, with an InputError, a t that is not one value per image in x, or lies outside [0, 1].
+
+    Values are looked at on the CPU only: on a GPU that would wait for the device at every call.
+    """
+    if t.shape != x.shape[:1]:
+        raise InputError(f"t has shape {tuple(t.shape)}: one value for each of the {len(x)} images is needed")
+    if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):
+        raise InputError(f"t = {t.min():.4g} to {t.max():.4g} lies outside [0, 1]: 0 is noise, 1 is the image")

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchdiffeq import odeint
 
-from timenet_lib.errors import InputError
+from timenet_lib.errors import InputError, check_t
 from timenet_lib.path import per_image
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]  # v(xt, t, c)
@@ -34,17 +34,6 @@ def full_t(t: float, x: Float[Tensor, "b ..."]) -> Float[Tensor, " b"]:
     if not 0.0 <= t <= 1.0:
         raise InputError(f"t = {t} lies outside [0, 1]: 0 is noise, 1 is the image")
     return torch.full((x.shape[0],), float(t), device=x.device)
-
-
-def check_t(t: Tensor, x: Tensor) -> None:
-    """Refuse, with an InputError, a t that is not one value per image in x, or lies outside [0, 1].
-
-    Values are looked at on the CPU only: on a GPU that would wait for the device at every call.
-    """
-    if t.shape != x.shape[:1]:
-        raise InputError(f"t has shape {tuple(t.shape)}: one value for each of the {len(x)} images is needed")
-    if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):
-        raise InputError(f"t = {t.min():.4g} to {t.max():.4g} lies outside [0, 1]: 0 is noise, 1 is the image")
 
 
 def one_step(

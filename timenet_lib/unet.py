@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from timenet_lib.errors import InputError
+from timenet_lib.errors import InputError, check_t
 from timenet_lib.layers import Block, TimeEmbedding, group_norm, zero
 
 Features = list[Float[Tensor, "b _ _ _"]]  # one tensor per decoder block
@@ -47,8 +47,8 @@ class UNetConfig:
             raise InputError(f"c has shape {tuple(c.shape)}: one class for each of the {len(xt)} images is needed")
         if on_cpu and len(c) and not 0 <= int(c.min()) <= int(c.max()) < self.num_classes:
             raise InputError(f"class {int(c.min())} to {int(c.max())}: this network knows 0 to {self.num_classes - 1}")
-        if t is not None and (t.shape != c.shape or (on_cpu and not bool(((t >= 0) & (t <= 1)).all()))):
-            raise InputError(f"t = {t.tolist()}: one value in [0, 1] for each of the {len(xt)} images is needed")
+        if t is not None:
+            check_t(t, xt)
 
 
 class Backbone(nn.Module):
