@@ -52,7 +52,9 @@ def test_a_pickle_is_refused_even_with_a_fitting_hash(tmp_path):
         load_stage(tmp_path, "flow_0")
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "not JSON"), ("[]", "no record"), ("{}", "no sha256")])
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "not JSON"), ("[]", "no record"), ("{}", "sha256: expected `str`")]
+)
 def test_a_broken_record_is_refused(stage, content, message):
     (stage[0] / "flow_0.json").write_text(content)
     with pytest.raises(WeightsError, match=message):

@@ -55,7 +55,7 @@ def read_calibration(
     if not path.is_file():
         return {}
     try:
-        record = convert("it", read_json(path), Record)
+        record = convert("calibration", read_json(path), Record)
         if record.weights != hashes:
             raise WeightsError(f"{path} belongs to other weights than those beside it: calibrate again")
         if any(record.extractor.get(key) != extractor.get(key) for key in SAME_FEATURES):

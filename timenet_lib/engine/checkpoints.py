@@ -99,7 +99,7 @@ def load_checkpoint(
         if odd := [k for k in {**there, **mine} if there.get(k) != mine.get(k)]:
             raise InputError(f"it was made with another {', '.join(odd)}")
         if len(header.history.losses) != header.history.step:
-            raise InputError(f"its {len(header.history.losses)} losses are not those of {header.history.step} steps")
+            raise InputError("header.history.losses: one loss for each step is needed")
         load_into(module, strip(tensors, "module."), path)
         states = optimizer_states(tensors, params)
     except (TimeNetError, *BROKEN) as error:

@@ -61,7 +61,7 @@ class Manifest:
         """Read the manifest of a folder of couplings. Raises DataError if it is missing or does not fit."""
         path = folder / "manifest.json"
         try:
-            return convert("it", read_json(path), cls)
+            return convert("manifest", read_json(path), cls)
         except InputError as error:
             raise DataError(
                 f"{path} is no manifest of couplings ({error}): delete {folder} and make them again"
