@@ -1,5 +1,6 @@
 """What a stranger's files must not hold, case by case; tests/fuzz looks for the cases that nobody thought of."""
 
+import functools
 import json
 import shutil
 import struct
@@ -184,9 +185,9 @@ CALIBRATION = {
 SOURCE = {"name": "embedded", "levels": [1, 2, 3], "sha256": None, "seed": 0}
 
 
-def calibrated(folder, known, method="flow_0"):
+def calibrated(folder, known, method="flow_0", extractor=SOURCE):
     methods = {method: known}
-    write_json(folder / FILE, {"weights": {"flow_0": "a"}, "extractor": SOURCE, "methods": methods})
+    write_json(folder / FILE, {"weights": {"flow_0": "a"}, "extractor": extractor, "methods": methods})
     return read_calibration(folder, {"flow_0": "a"}, SOURCE, ("flow_0",))
 
 
@@ -220,6 +221,12 @@ def test_a_calibration_that_does_not_fit_is_refused(tmp_path, values, message):
         calibrated(tmp_path, CALIBRATION | values)
 
 
+def test_a_calibration_that_is_nested_too_deeply_is_refused(tmp_path):
+    deep = functools.reduce(lambda inner, _: {"a": inner}, range(600), 1)  # JSON can be read to a depth of about 1,000
+    with pytest.raises(WeightsError, match=r"calibration: nested too deeply; delete it"):
+        calibrated(tmp_path, CALIBRATION, extractor=SOURCE | {"more": deep})
+
+
 def test_a_calibration_of_a_method_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(WeightsError, match="methods.'flow_1': unexpected"):
+    with pytest.raises(WeightsError, match=r"methods\.'flow_1': unexpected"):
         calibrated(tmp_path, CALIBRATION, "flow_1")

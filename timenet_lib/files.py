@@ -77,11 +77,13 @@ def convert(what: str, value: Any, kind: Any) -> Any:
     """
     try:
         made = msgspec.convert(value, kind)
+        given, wanted = _fields(what, value), _fields(what, asdict(made) if is_dataclass(kind) else value)
+    except RecursionError as error:
+        raise InputError(f"{what}: nested too deeply") from error
     except ValueError as error:  # msgspec.ValidationError, or a UnicodeError for half of a surrogate pair
         said, _, place = str(error).partition(" - at `$")
         where = what + place.rstrip("`")
         raise InputError(printable(f"{where}: {said[:1].lower()}{said[1:]}")) from error
-    given, wanted = _fields(what, value), _fields(what, asdict(made) if is_dataclass(kind) else value)
     for wrong, names in (("missing", wanted - given), ("unexpected", given - wanted)):
         if names:
             raise InputError(f"{', '.join(map(shown, sorted(names)[:5]))}: {wrong}")

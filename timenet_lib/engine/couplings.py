@@ -70,10 +70,9 @@ class Manifest:
     def settle(self, folder: Path) -> None:
         """Write the manifest of a new folder. Raises DataError, with what differs, if another one is there."""
         if not (folder / "manifest.json").is_file():
-            return write_json(folder / "manifest.json", asdict(self))
+            write_json(folder / "manifest.json", asdict(self))
         there = asdict(Manifest.of(folder))
-        odd = [name for name, value in asdict(self).items() if there[name] != value]
-        if odd:
+        if odd := [name for name, value in asdict(self).items() if there[name] != value]:
             raise DataError(f"{folder} holds couplings with another {', '.join(odd)}: delete it or choose another")
 
 
