@@ -61,8 +61,8 @@ def test_a_history_that_does_not_fit_is_refused(path, field, value):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [({"history": {}}, "'header.history.losses', .*: missing"), ({"identity": 1}, "header.identity: expected `object`"),
-     ({"sha256": "0"}, "header.sha256"), ({"sha256": "0" * 64}, "does not fit its SHA-256"), ({"more": 1}, "'header.more'"),
-     ({"identity": {"stage": "flow_1"}}, "another stage, levels")],
+     ({"sha256": "0"}, "header.sha256"), ({"sha256": "0" * 64}, "does not fit its SHA-256"),
+     ({"more": 1}, "'header.more'"), ({"identity": {"stage": "flow_1"}}, "another stage, levels")],
 )  # fmt: skip
 def test_a_header_that_does_not_fit_is_refused(path, fields, message):
     change(path, **fields)
