@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from timenet_lib.errors import TimeNetError
+
 SECONDS = 20  # that one input may take, on a busy machine
 # in CI always the same 500; `make test-slow` draws 10,000 others each time, and says from which seed
 RUNS = pytest.mark.parametrize("examples", [500, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -73,6 +75,24 @@ def fuzz(body, examples, **strategies):
         phases=(Phase.generate, Phase.shrink),
     )(test)()
     print(f"{body.__name__}: {examples} inputs took {time.process_time() - begin:.1f} s of processor time", flush=True)
+
+
+def fuzz_loading(load, examples, **strategies):
+    """Call load with so many drawn inputs: each is taken, or refused in one line, and both happen often."""
+    outcomes = {"loaded": 0, "refused": 0}
+
+    def one(**values):
+        try:
+            load(**values)
+            outcomes["loaded"] += 1
+        except TimeNetError as error:
+            one_line(error)
+            outcomes["refused"] += 1
+
+    one.__name__ = load.__name__
+    fuzz(one, examples, **strategies)
+    print(outcomes)
+    assert min(outcomes.values()) > examples // 50
 
 
 def one_line(error):

@@ -1,11 +1,12 @@
 import json
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
 from timenet_lib.errors import OutputError, WeightsError
-from timenet_lib.files import write_atomically, write_json
+from timenet_lib.files import sha256, write_atomically, write_json
 from timenet_lib.weights import load_into, load_stage, save_stage, shipped_weights, weights_folder
 
 
@@ -25,34 +26,31 @@ def test_a_stage_comes_back_rounded_to_half_with_its_record(stage):
     assert sorted(p.name for p in folder.iterdir()) == ["flow_0.json", "flow_0.safetensors"]
 
 
-def test_an_altered_file_is_refused(stage):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda whole: whole[:-1] + bytes([whole[-1] ^ 1]), r"flow_0\.safetensors does not fit its record"),
+        (lambda whole: whole[:40], "altered or cut short"),
+    ],
+)
+def test_an_altered_or_truncated_file_is_refused(stage, damage, message):
     path = stage[0] / "flow_0.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"flow_0\.safetensors does not fit its record"):
-        load_stage(stage[0], "flow_0")
-
-
-def test_a_truncated_file_is_refused(stage):
-    path = stage[0] / "flow_0.safetensors"
-    path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(WeightsError, match="altered or cut short"):
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(WeightsError, match=message):
         load_stage(stage[0], "flow_0")
 
 
 def test_a_pickle_is_refused_even_with_a_fitting_hash(tmp_path):
-    import hashlib
-    import pickle
-
     content = pickle.dumps({"weight": [1.0]})
     (tmp_path / "flow_0.safetensors").write_bytes(content)
-    write_json(tmp_path / "flow_0.json", {"sha256": hashlib.sha256(content).hexdigest()})
+    write_json(tmp_path / "flow_0.json", {"sha256": sha256(content)})
     with pytest.raises(WeightsError, match="not a safetensors file"):
         load_stage(tmp_path, "flow_0")
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "not JSON"), ("[]", "no record"), ("{}", "no sha256")])
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "not JSON"), ("[]", "no record"), ("{}", "sha256: expected `str`")]
+)
 def test_a_broken_record_is_refused(stage, content, message):
     (stage[0] / "flow_0.json").write_text(content)
     with pytest.raises(WeightsError, match=message):

@@ -1,6 +1,6 @@
-"""What a file from elsewhere may hold: JSON that is read as data only, and values that are checked before any use.
+"""The boundary to files: JSON is read as data only and checked against a type; a file is written whole or not at all.
 
-Everything here raises InputError with a sentence on what is wrong; who reads the file adds its name and what to do.
+What is read raises InputError with what is wrong and in which field; the reader adds the file's name and what to do.
 """
 
 import errno
@@ -9,18 +9,29 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from timenet_lib.errors import InputError, OutputError, is_name, shown
+import msgspec
+from msgspec import Meta
+
+from timenet_lib.errors import InputError, OutputError, is_name, printable, shown
 
 MAX_BYTES = 20_000_000  # of a JSON file; the largest that the project writes has 0.2 MB
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Ranges for the fields of a file: wide enough for every use, and nothing that a machine would choke on.
+Count = Annotated[int, Meta(ge=0, le=10**9)]
+Positive = Annotated[int, Meta(ge=1, le=10**9)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # a SHA-256
 
 
 def parse_json(content: bytes | str) -> dict[str, Any]:
-    """Return a JSON object; NaN, infinities, a key that is given twice, and endless nesting are refused."""
+    """Read a JSON object as data. Raises InputError for NaN, infinities, a key given twice, and endless nesting."""
     try:
         found = json.loads(
             content.decode() if isinstance(content, bytes) else content,
@@ -36,58 +47,6 @@ def parse_json(content: bytes | str) -> dict[str, Any]:
     return found
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file of at most 20 MB."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"it cannot be read ({error.strerror or error})") from error
-    if len(content) > MAX_BYTES:
-        raise InputError(f"it is larger than {MAX_BYTES // 1_000_000} MB")
-    return parse_json(content)
-
-
-def check_object(what: str, value: Any) -> dict[str, Any]:
-    """Return an object, whatever its fields."""
-    if not isinstance(value, dict):
-        raise InputError(f"{what} is {shown(value)}: fields with names are needed")
-    return value
-
-
-def check_fields(what: str, value: Any, names: Iterable[str]) -> dict[str, Any]:
-    """Return an object that has exactly these fields."""
-    check_object(what, value)
-    wanted = set(names)
-    if missing := sorted(wanted - set(value)):
-        raise InputError(f"{what} lacks the fields {', '.join(missing)}")
-    if odd := sorted(set(value) - wanted):
-        raise InputError(f"{what} has the unexpected fields {', '.join(map(shown, odd[:5]))}")
-    return value
-
-
-def check_number(what: str, value: Any, low: float, high: float, whole: bool = False) -> Any:
-    """Return a number that lies from low to high, both included."""
-    kinds = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        raise InputError(f"{what} is {shown(value)}: a {'whole ' * whole}number from {low:g} to {high:g} is needed")
-    return value
-
-
-def check_name(what: str, value: Any) -> str:
-    """Return a name: printable text on one line, without a slash, that means no folder."""
-    if not isinstance(value, str) or not is_name(value):
-        raise InputError(f"{what} is {shown(value)}: a name of printable letters without slashes is needed")
-    return value
-
-
-def check_list(what: str, value: Any, least: int, most: int) -> list[Any]:
-    """Return a list with so many entries."""
-    if not isinstance(value, list) or not least <= len(value) <= most:
-        raise InputError(f"{what} is {shown(value)}: a list of {least} to {most} entries is needed")
-    return value
-
-
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
@@ -99,11 +58,51 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the JSON object in a file. Raises InputError if it is unreadable, larger than 20 MB, or no such object."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"it cannot be read ({error.strerror or error})") from error
+    if len(content) > MAX_BYTES:
+        raise InputError(f"it is larger than {MAX_BYTES // 1_000_000} MB")
+    return parse_json(content)
+
+
+def convert(what: str, value: Any, kind: Any) -> Any:
+    """Make what a type describes of a JSON value: its fields, all of them and no others, in their kinds and ranges.
+
+    Raises InputError that names the field, as in "preset.base: expected `int` >= 4".
+    """
+    try:
+        made = msgspec.convert(value, kind)
+        given, wanted = _fields(what, value), _fields(what, asdict(made) if is_dataclass(kind) else value)
+    except RecursionError as error:
+        raise InputError(f"{what}: nested too deeply") from error
+    except ValueError as error:  # msgspec.ValidationError, or a UnicodeError for half of a surrogate pair
+        said, _, place = str(error).partition(" - at `$")
+        where = what + place.rstrip("`")
+        raise InputError(printable(f"{where}: {said[:1].lower()}{said[1:]}")) from error
+    for wrong, names in (("missing", wanted - given), ("unexpected", given - wanted)):
+        if names:
+            raise InputError(f"{', '.join(map(shown, sorted(names)[:5]))}: {wrong}")
+    return made
+
+
+def _fields(place: str, value: Any) -> set[str]:
+    inner = {f"{place}.{name}": inside for name, inside in value.items()} if isinstance(value, dict) else {}
+    return set(inner).union(*(_fields(*item) for item in inner.items()))
+
+
+def check_name(what: str, value: str) -> None:
+    """Refuse, with an InputError, what cannot be the name of a class or file."""
+    if not is_name(value):
+        raise InputError(f"{what} is {shown(value)}: a name of printable letters without slashes is needed")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all; what the system refuses is an OutputError."""
+    """Write a file so that it is there whole or not at all. Raises OutputError for what the system refuses."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +119,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
-    """Return the error that says why a file or folder cannot be written, and what to do."""
+    """Make the error that says why a file or folder cannot be written, and what to do."""
     advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
     return OutputError(f"{path} cannot be written ({error.strerror or error}): {advice}")
 
@@ -129,8 +128,8 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a draft to be filled, and put it in the place of a new or empty folder, all or nothing.
 
-    A folder that holds something, or that the process stands in, is an InputError; what the system refuses is an
-    OutputError.
+    Raises InputError for a folder that holds something or that the process stands in, OutputError for what the system
+    refuses.
     """
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -151,10 +150,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write JSON atomically, keys in the given order; NaN is refused."""
+    """Write JSON atomically, keys in the given order. Raises ValueError for NaN."""
     write_atomically(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def sha256(content: bytes) -> str:
-    """Return the SHA-256 as a hexadecimal string."""
+    """Compute the SHA-256 as a hexadecimal string."""
     return hashlib.sha256(content).hexdigest()

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from msgspec import Meta
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.files import check_list, check_name
+from timenet_lib.files import check_name, convert
 from timenet_lib.keyed import image_noise
 from timenet_lib.path import interpolate
 from timenet_lib.presets import Preset, preset_from_dict
@@ -79,35 +80,37 @@ def reconstruct(
 
 
 def load_flow(folder: Path, name: str, device: str | torch.device = "cpu") -> tuple[UNet, dict[str, Any]]:
-    """Return flow_0 or flow_1 of a folder, frozen, and its record."""
-    state, record = load_stage(folder, name)
-    path = folder / f"{name}.safetensors"
-    _, config, _ = recorded_network(record, path)
-    with torch.device("meta"):  # no memory before the weights are known to fit
-        flow = UNet(config)
-    load_into(flow, state, path)
-    return flow.to(device).eval().requires_grad_(False), record
+    """Load flow_0 or flow_1 of a folder, frozen, and its record."""
+    return _load(folder, name, device)
 
 
 def load_tpn(folder: Path, device: str = "cpu") -> tuple[TPN, dict[str, Any]]:
-    """Return the TPN of a folder, frozen, and its record; one that was trained on another flow_1 is refused."""
-    state, record = load_stage(folder, "tpn")
-    path = folder / "tpn.safetensors"
+    """Load the TPN of a folder, frozen, and its record. Raises WeightsError if it was trained on another flow_1."""
+    tpn, record = _load(folder, "tpn", device)
+    if record.get("parents", {}).get("flow_1") != read_record(folder, "flow_1")["sha256"]:
+        raise WeightsError(f"{folder / 'tpn.safetensors'} was trained on another flow_1 than the one beside it")
+    return tpn, record
+
+
+def _load(folder: Path, name: str, device: str | torch.device) -> tuple[Any, dict[str, Any]]:
+    state, record = load_stage(folder, name)
+    path = folder / f"{name}.safetensors"
     preset, config, _ = recorded_network(record, path)
-    mine, theirs = read_record(folder, "flow_1")["sha256"], record.get("parents", {}).get("flow_1")
-    if mine != theirs:
-        raise WeightsError(f"{path} was trained on another flow_1 than the one beside it")
-    with torch.device("meta"):
-        tpn = TPN(config, preset.t)
-    load_into(tpn, state, path)
-    return tpn.to(device).eval().requires_grad_(False), record
+    with torch.device("meta"):  # no memory before the weights are known to fit
+        net = TPN(config, preset.t) if name == "tpn" else UNet(config)
+    load_into(net, state, path)
+    return net.to(device).eval().requires_grad_(False), record
+
+
+Classes = Annotated[tuple[str, ...], Meta(min_length=1, max_length=10_000)]
 
 
 def recorded_network(record: Mapping[str, Any], path: Path) -> tuple[Preset, UNetConfig, tuple[str, ...]]:
-    """Return a record's preset, the shape of its network, and its classes; what does not fit is a WeightsError."""
+    """Get a record's preset, the shape of its network, and its classes. Raises WeightsError if they do not fit."""
     try:
-        preset = preset_from_dict(record.get("preset"))
-        classes = tuple(check_name("a class", name) for name in check_list("classes", record.get("classes"), 1, 10_000))
+        preset, classes = preset_from_dict(record.get("preset")), convert("classes", record.get("classes"), Classes)
+        for name in classes:
+            check_name("a class", name)
         if len(set(classes)) < len(classes):
             raise InputError("a class is named twice")
         return preset, preset.unet_config(len(classes)), classes
@@ -118,7 +121,7 @@ def recorded_network(record: Mapping[str, Any], path: Path) -> tuple[Preset, UNe
 
 
 def recorded_family(folder: Path, records: Mapping[str, Mapping[str, Any]]) -> tuple[Preset, tuple[str, ...]]:
-    """Return the preset and the classes of stages that go together; unlike networks or classes are a WeightsError."""
+    """Get the preset and the classes of stages that go together. Raises WeightsError for unlike networks or classes."""
     said = {name: recorded_network(record, folder / f"{name}.safetensors") for name, record in records.items()}
     preset, *first = next(iter(said.values()))
     odd = [name for name, (_, *others) in said.items() if others != first]

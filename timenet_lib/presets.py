@@ -1,53 +1,66 @@
-"""The three presets: ci proves the path, demo is what a laptop runs, paper is what the paper ran.
+"""The three presets: ci proves the path, demo is what a laptop runs, paper is the paper's network and working point.
 
-Everything that differs between them is a field here.
+Everything that differs between them is a field here. The paper prints the image size, t, w, lambda, the extractor and
+its levels, textures as the source of defects, and MSE + LPIPS without weights. It prints no batch size, learning rate,
+number of steps or of couplings, tolerance, blocks per level, or share of synthetic defects: in preset paper these are
+ours.
 """
 
 import difflib
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from timenet_lib.errors import InputError, shown
-from timenet_lib.files import check_fields, check_list, check_name, check_number
+from timenet_lib.files import Count, Positive, Share, check_name, convert
 from timenet_lib.unet import UNetConfig
+
+Size = Annotated[int, Meta(ge=1, le=1024)]
+Upto8 = Meta(min_length=1, max_length=8)
+Rate = Annotated[float, Meta(ge=0, le=10)]
+Weight = Annotated[float, Meta(ge=0, le=1e9)]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One setting of the whole method. Sizes in pixels, t in [0, 1] with 1 the image."""
+    """One setting of the whole method, by default that of preset demo. Sizes in pixels, t in [0, 1] with 1 the image.
 
-    name: str
+    The ranges are checked where a record is read, not for a preset that a program makes.
+    """
+
+    name: str = "demo"
     # the networks
-    image_size: int
-    base: int
-    multipliers: tuple[int, ...]
-    blocks: int
-    attention: tuple[int, ...]
+    image_size: Annotated[int, Meta(ge=8, le=1024)] = 64
+    base: Annotated[int, Meta(ge=4, le=1024)] = 24
+    multipliers: Annotated[tuple[Annotated[int, Meta(ge=1, le=64)], ...], Upto8] = (1, 2, 3, 4)
+    blocks: Annotated[int, Meta(ge=1, le=8)] = 1
+    attention: Annotated[tuple[Size, ...], Meta(max_length=8)] = (8,)
     # training: algorithm 1, then algorithm 2
-    batch_size: int
-    learning_rate: float
-    flow_steps: int
-    num_couplings: int
-    rtol: float  # of RK45, relative and absolute, when couplings are made
-    reflow_steps: int
-    tpn_steps: int
-    tpn_learning_rate: float
-    anomalous_share: float  # of a TPN batch; the rest stays normal
-    sources: tuple[str, ...]  # of what the synthetic anomalies show; the paper's are textures alone
-    lpips: str  # "vgg", the lpips package, or "extractor", its formula on the extractor below
-    lpips_share: float | None  # of the gradient at the start; None: MSE + LPIPS with no weight, as the paper prints it
+    batch_size: Positive = 16
+    learning_rate: Rate = 1e-3
+    flow_steps: Positive = 7000
+    num_couplings: Positive = 1024
+    rtol: Annotated[float, Meta(ge=1e-9, le=1)] = 1e-3  # of RK45, relative and absolute, when couplings are made
+    reflow_steps: Positive = 1500
+    tpn_steps: Positive = 3600
+    tpn_learning_rate: Rate = 1e-3
+    anomalous_share: Share = 0.75  # of a TPN batch; the rest stays normal
+    sources: Annotated[tuple[str, ...], Upto8] = ("texture", "transplant", "recolour")  # what synthetic defects show
+    lpips: str = "extractor"  # "vgg", the lpips package, or "extractor", its formula on the extractor below
+    lpips_share: Share | None = 0.5  # of the gradient at the start; None: MSE + LPIPS, as the paper prints it
     # reconstruction and scoring
-    t: float  # the working point
-    extractor: str  # "embedded" or any name that timm knows
-    extractor_weights: str  # "shipped", "random", or a file
-    levels: tuple[int, ...]  # f_i, the extractor's features of stride 2**i
-    weight: float  # w_i of formula (5), one value for all levels
-    lam: float  # the weight lambda that joins pixel and feature map
+    t: Annotated[float, Meta(ge=1e-6, le=1 - 1e-6)] = 0.83  # the working point
+    extractor: str = "embedded"  # "embedded" or any name that timm knows
+    extractor_weights: str = "shipped"  # "shipped", "random", "timm", or a file
+    levels: Annotated[tuple[Annotated[int, Meta(ge=0, le=8)], ...], Upto8] = (1, 2, 3)  # f_i, features of stride 2**i
+    weight: Weight = 7.0  # w_i of formula (5), one value for all levels
+    lam: Weight = 7.0  # the weight lambda that joins pixel and feature map
 
-    # drawn data, when no folder is given: images a class
-    drawn_train: int
-    drawn_good: int
-    drawn_defective: int
+    # drawn data, when no folder is given: images per class
+    drawn_train: Count = 120
+    drawn_good: Count = 20
+    drawn_defective: Count = 40
 
     @property
     def drawn(self) -> dict[str, int]:
@@ -56,15 +69,15 @@ class Preset:
         return {"size": self.image_size, "seed": 0, **counts}
 
     def unet_config(self, num_classes: int) -> UNetConfig:
-        """Return the shape of flow_0, flow_1 and TPN for so many classes."""
+        """Get the shape of flow_0, flow_1 and TPN for this number of classes."""
         return UNetConfig(self.image_size, num_classes, self.base, self.multipliers, self.blocks, self.attention)
 
     def as_dict(self) -> dict[str, object]:
-        """Return the fields as plain values that JSON can hold."""
+        """Get the fields as plain values that JSON can hold."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def for_stage(self, stage: str) -> dict[str, object]:
-        """Return the fields that take part in a stage: what two trainings must share to be the same one."""
+        """Get the fields that take part in a stage: what two trainings must share to be the same one."""
         names = STAGE_FIELDS.get(stage, STAGE_FIELDS["reflow"])  # the others are flow_1, flow_2, ...
         return {k: v for k, v in self.as_dict().items() if k in names}
 
@@ -87,13 +100,14 @@ STAGE_FIELDS = {
     "draem": (*FLOW_FIELDS, "reflow_steps", "sources"),
 }
 
-CI = Preset(
+DEMO = Preset()
+
+CI = replace(
+    DEMO,
     name="ci",
     image_size=32,
     base=8,
     multipliers=(1, 2, 2),
-    blocks=1,
-    attention=(8,),
     batch_size=8,
     learning_rate=2e-3,
     flow_steps=40,
@@ -101,64 +115,24 @@ CI = Preset(
     rtol=1e-2,
     reflow_steps=20,
     tpn_steps=20,
-    tpn_learning_rate=1e-3,
     anomalous_share=0.5,
-    sources=("texture", "transplant", "recolour"),
-    lpips="extractor",
-    lpips_share=0.5,
-    t=0.83,
-    extractor="embedded",
     extractor_weights="random",
-    levels=(1, 2, 3),
-    weight=7.0,
-    lam=7.0,
     drawn_train=8,
     drawn_good=3,
     drawn_defective=5,
 )
 
-DEMO = Preset(
-    name="demo",
-    image_size=64,
-    base=24,
-    multipliers=(1, 2, 3, 4),
-    blocks=1,
-    attention=(8,),
-    batch_size=16,
-    learning_rate=1e-3,
-    flow_steps=7000,
-    num_couplings=1024,
-    rtol=1e-3,
-    reflow_steps=1500,
-    tpn_steps=3600,
-    tpn_learning_rate=1e-3,
-    anomalous_share=0.75,
-    sources=("texture", "transplant", "recolour"),
-    lpips="extractor",
-    lpips_share=0.5,
-    t=0.83,
-    extractor="embedded",
-    extractor_weights="shipped",
-    levels=(1, 2, 3),
-    weight=7.0,
-    lam=7.0,
-    drawn_train=120,
-    drawn_good=20,
-    drawn_defective=40,
-)
-
-PAPER = Preset(
+PAPER = replace(
+    DEMO,
     name="paper",
     image_size=256,
     base=64,
     multipliers=(1, 1, 2, 2, 4, 4),
     blocks=2,
     attention=(8, 16),
-    batch_size=16,
     learning_rate=1e-4,
     flow_steps=200_000,
     num_couplings=20_000,
-    rtol=1e-3,
     reflow_steps=50_000,
     tpn_steps=50_000,
     tpn_learning_rate=1e-4,
@@ -166,22 +140,16 @@ PAPER = Preset(
     sources=("texture",),
     lpips="vgg",
     lpips_share=None,
-    t=0.83,
     extractor="wide_resnet101_2",
     extractor_weights="timm",
     levels=(2, 3, 4),
-    weight=7.0,
-    lam=7.0,
-    drawn_train=120,
-    drawn_good=20,
-    drawn_defective=40,
 )
 
 PRESETS = {p.name: p for p in (CI, DEMO, PAPER)}
 
 
 def get_preset(name: str) -> Preset:
-    """Return the preset of that name; an unknown one is an InputError that lists the three."""
+    """Get the preset of this name. Raises InputError that lists the three for an unknown one."""
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -189,43 +157,16 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-ANY = 1e9
-RANGES = {  # of a recorded preset's numbers: wide enough for every use, and none that a machine would choke on
-    "image_size": (8, 1024), "base": (4, 1024), "blocks": (1, 8), "batch_size": (1, ANY), "learning_rate": (0, 10),
-    "flow_steps": (1, ANY), "num_couplings": (1, ANY), "rtol": (1e-9, 1), "reflow_steps": (1, ANY),
-    "tpn_steps": (1, ANY), "tpn_learning_rate": (0, 10), "anomalous_share": (0, 1), "t": (1e-6, 1 - 1e-6),
-    "weight": (0, ANY), "lam": (0, ANY), "drawn_train": (0, ANY), "drawn_good": (0, ANY), "drawn_defective": (0, ANY),
-}  # fmt: skip
-LISTS = {  # of whole numbers: how many at least and at most, and from where to where each
-    "multipliers": (1, 8, 1, 64),
-    "attention": (0, 8, 1, 1024),
-    "levels": (1, 8, 0, 8),
-}
+def preset_from_dict(values: Any) -> Preset:
+    """Rebuild a preset from a record. Raises InputError for a field that is missing, unexpected or out of its range.
 
-
-def preset_from_dict(values: object) -> Preset:
-    """Rebuild a preset from a checkpoint's record; a field that is missing, unexpected or out of its range is an error.
-
-    Whether the extractor, its weights and the sources exist is for those to say who look for them. Raise InputError.
+    Whether the extractor, its weights and the sources exist is checked where they are looked for.
     """
-    given = check_fields("the recorded preset", values, (f.name for f in fields(Preset)))
-    whole = {f.name for f in fields(Preset) if f.type is int}
-    made: dict[str, Any] = {}
-    for field, value in given.items():
-        what = f"the recorded preset's {field}"
-        if field in RANGES:
-            made[field] = check_number(what, value, *RANGES[field], whole=field in whole)
-        elif field in LISTS:
-            least, most, low, high = LISTS[field]
-            made[field] = tuple(check_number(what, v, low, high, True) for v in check_list(what, value, least, most))
-        elif field == "sources":
-            made[field] = tuple(check_name(what, v) for v in check_list(what, value, 1, 8))
-        elif field == "lpips_share":
-            made[field] = None if value is None else check_number(what, value, 0, 1)
-        elif field == "extractor_weights":  # may be a path
-            if not isinstance(value, str) or not value.isprintable():
-                raise InputError(f"{what} is {shown(value)}: shipped, random, timm or a file is needed")
-            made[field] = value
-        else:
-            made[field] = check_name(what, value)
-    return Preset(**made)
+    preset = convert("preset", values, Preset)
+    for field in ("name", "lpips", "extractor"):
+        check_name(f"preset.{field}", getattr(preset, field))
+    for source in preset.sources:
+        check_name("preset.sources", source)
+    if not preset.extractor_weights.isprintable():  # it may be a path
+        raise InputError(f"preset.extractor_weights is {shown(preset.extractor_weights)}: it cannot be printed")
+    return preset

@@ -4,7 +4,6 @@ A stage is rounded to half precision as it is saved, and the next stage trains o
 the SHA-256 of the weights, and loading checks it.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError, WeightsError, is_name, printable, shown
-from timenet_lib.files import check_object, read_json, sha256, write_atomically, write_json
+from timenet_lib.files import Digest, convert, read_json, sha256, write_atomically, write_json
 
-HASH = re.compile(r"[0-9a-f]{64}")
 BROKEN = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)  # of a file that is no safetensors
 
 
 def shipped_weights(name: str) -> Path:
-    """Return the folder of weights that the package ships under this name; an unknown one is a WeightsError."""
+    """Find the folder of weights that the package ships under this name. Raises WeightsError for an unknown one."""
     home = Path(__file__).parent / "weights"
     shipped = sorted(p.name for p in home.iterdir() if p.is_dir())
     if name not in shipped:
@@ -31,7 +29,7 @@ def shipped_weights(name: str) -> Path:
 
 
 def weights_folder(name_or_folder: str | Path) -> Path:
-    """Return an existing folder as it is, anything else as the name of shipped weights."""
+    """Take an existing folder as it is, anything else as the name of shipped weights."""
     folder = Path(name_or_folder)
     if folder.is_dir():
         return folder
@@ -59,25 +57,21 @@ def save_stage(folder: Path, name: str, module: nn.Module, record: Mapping[str, 
 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
-    """Return a stage's record; a missing or unreadable one, or one with a wrong hash or parent, is a WeightsError."""
+    """Read a stage's record. Raises WeightsError if it is missing, unreadable, or names no proper SHA-256."""
     path = folder / f"{name}.json"
     if not path.is_file():
         raise WeightsError(f"{folder} holds no record {name}.json: is it a folder that `timenet train` wrote?")
     try:
         record = read_json(path)
-        if "sha256" not in record:
-            raise InputError("it has no sha256")
-        parents = check_object("parents", record.get("parents", {}))
-        for what, digest in {"sha256": record["sha256"], **parents}.items():
-            if not isinstance(digest, str) or not HASH.fullmatch(digest):
-                raise InputError(f"its {shown(what)} is {shown(digest)}: 64 hexadecimal digits are needed")
+        convert("sha256", record.get("sha256"), Digest)
+        convert("parents", record.get("parents", {}), dict[str, Digest])
     except InputError as error:
         raise WeightsError(f"{path} is no record of a stage: {error}") from error
     return record
 
 
 def own_extractor(folder: Path, recorded: str) -> str:
-    """Return the extractor weights that a folder's record names; a file outside the folder is a WeightsError."""
+    """Find the extractor weights that a folder's record names. Raises WeightsError for a file outside the folder."""
     if recorded in ("shipped", "random", "timm"):
         return recorded
     if not is_name(recorded) or not (folder / recorded).is_file():
@@ -94,7 +88,7 @@ def has_stage(folder: Path, name: str) -> bool:
 
 
 def load_stage(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a stage's weights, in float32, and its record; an altered file is a WeightsError."""
+    """Read a stage's weights, in float32, and its record. Raises WeightsError for an altered file."""
     record = read_record(folder, name)
     path = folder / f"{name}.safetensors"
     if not path.is_file():
@@ -111,14 +105,17 @@ def load_stage(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Refuse weights that hold NaN or infinite values, or are complex, with a WeightsError."""
+    """Refuse, with a WeightsError, weights that hold NaN or infinite values, or are complex."""
     for name, value in state.items():
         if value.is_complex() or not torch.isfinite(value.float()).all():
             raise WeightsError(f"{path} holds NaN, infinite or complex values in {shown(name)}: take another file")
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Put weights into a module, which may be on the meta device; those of another configuration are a WeightsError."""
+    """Put weights into a module, which may be on the meta device.
+
+    Raises WeightsError for weights of another configuration.
+    """
     wanted = module.state_dict()
     odd = [k for k, v in state.items() if k in wanted and v.dtype != wanted[k].dtype]
     if odd:

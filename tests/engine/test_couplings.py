@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from timenet_lib.engine import couplings as module
-from timenet_lib.engine.couplings import Couplings, coupling_noise, make_couplings
+from timenet_lib.engine.couplings import Couplings, Manifest, coupling_noise, make_couplings
 from timenet_lib.errors import DataError, OutputError
 
 
@@ -32,8 +32,9 @@ def _small_ranges(monkeypatch):
     monkeypatch.setattr(module, "RANGE", 4)
 
 
-def make(folder, count=10, **options):
-    return make_couplings(Scaling(), folder, count, 8, 3, "abc", seed=5, tol=1e-4, progress=False, **options)
+def make(folder, count=10, *, v=None, minutes=None, share=(0, 1), **other):
+    manifest = Manifest(**{"flow_sha256": "abc", "size": 8, "classes": 3, "seed": 5, "tol": 1e-4, **other})
+    make_couplings(v or Scaling(), folder, manifest, count=count, minutes=minutes, progress=False, share=share)
 
 
 def files(folder):
@@ -41,7 +42,8 @@ def files(folder):
 
 
 def test_couplings_are_the_flow_of_their_noise_in_half_precision(tmp_path):
-    make(tmp_path)
+    v = Scaling()
+    make(tmp_path, v=v)
     couplings = Couplings(tmp_path)
     assert len(couplings) == 10
     for i in (0, 4, 9):
@@ -50,6 +52,8 @@ def test_couplings_are_the_flow_of_their_noise_in_half_precision(tmp_path):
         assert int(c) == i % 3
         growth = torch.tensor(0.5).exp()
         assert torch.allclose(x1, growth * x0 + c * (growth - 1) / 0.5, atol=5e-3)
+    assert v.a.item() == 0.5  # the flow stays as it is
+    assert v.a.grad is None
 
 
 def test_each_k_has_noise_of_its_own():
@@ -63,107 +67,83 @@ def test_the_shares_of_two_processes_make_the_set_of_one(tmp_path):
     assert files(tmp_path / "shared") == files(tmp_path / "whole")
 
 
-def test_a_range_decides_what_is_in_it_and_not_the_count(tmp_path):
-    make(tmp_path / "few", count=4)
-    make(tmp_path / "many", count=10)
-    assert files(tmp_path / "few").items() <= files(tmp_path / "many").items()
-
-
-def test_the_evaluations_of_all_ranges_are_kept_over_a_restart(tmp_path):
+def test_a_range_decides_what_is_in_it_and_a_restart_keeps_it(tmp_path):
     make(tmp_path, count=4)
+    few = files(tmp_path)
     make(tmp_path, count=10)
+    assert few.items() <= files(tmp_path).items()
     assert len(Couplings(tmp_path).nfe) == 3
     assert min(Couplings(tmp_path).nfe) >= 8
 
 
+def test_a_time_limit_makes_at_least_one_range(tmp_path):
+    make(tmp_path, minutes=1e-9)
+    assert len(Couplings(tmp_path)) == 4
+
+
+ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import sys
 from pathlib import Path
-sys.path[:0] = ["tests"]
+sys.path[:0] = ["tests/engine"]
 import test_couplings as t
+"""
+KILLED = """
 t.module.RANGE = 4
 solve, done = t.module.rk45, 0
-def noting(*args):
+def noting(*args, **options):
     global done
     if done == 2:
         print("two ranges", flush=True)
         sys.stdin.read()
     done += 1
-    return solve(*args)
+    return solve(*args, **options)
 t.module.rk45 = noting
 t.make(Path(sys.argv[1]), count=16)
 """
+MEMORY = """
+import resource
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+t.make(folder, count=count, size=64, tol=1e-1)
+read = t.Couplings(folder)
+assert sum(1 for _ in read) == count
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
 
 
-def test_a_process_killed_halfway_leaves_what_a_restart_completes(tmp_path):
-    root = Path(__file__).resolve().parents[1]
+def test_a_process_killed_halfway_leaves_what_a_restart_completes(tmp_path, monkeypatch):
     env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "killed")], cwd=root, env=env, text=True,
+        [sys.executable, "-c", CHILD + KILLED, str(tmp_path / "killed")], cwd=ROOT, env=env, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert child.stdout.readline() == "two ranges\n"
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert len(files(tmp_path / "killed")) == 3  # the manifest and two ranges, whole
+    calls, solve = [], module.rk45
+    monkeypatch.setattr(module, "rk45", lambda *args, **options: calls.append(1) or solve(*args, **options))
     make(tmp_path / "killed", count=16)
+    assert len(calls) == 2  # those that were there are not solved a second time
     make(tmp_path / "whole", count=16)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-MEMORY = """
-import resource, sys
-from pathlib import Path
-sys.path[:0] = ["tests"]
-import test_couplings as t
-folder, count = Path(sys.argv[1]), int(sys.argv[2])
-t.make_couplings(t.Scaling(), folder, count, 64, 3, "abc", tol=1e-1, progress=False)
-read = t.Couplings(folder)
-assert len(read) == count
-for i in range(count):
-    read[i]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-
-
 def test_memory_does_not_grow_with_their_number(tmp_path):
     """Peak memory in MiB of processes that make and read 512 and 2,560 couplings, which is 48 MiB more on disk."""
-    root = Path(__file__).resolve().parents[1]
     peak = {}
     for count in (512, 2560):
-        command = [sys.executable, "-c", MEMORY, str(tmp_path / str(count)), str(count)]
-        peak[count] = float(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout)
+        command = [sys.executable, "-c", CHILD + MEMORY, str(tmp_path / str(count)), str(count)]
+        peak[count] = float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
     print(f"peak memory, MiB: {peak}")
     assert peak[2560] < peak[512] + 24
 
 
-def test_an_interrupted_run_goes_on_to_the_same_set(tmp_path, monkeypatch):
-    make(tmp_path / "whole")
-    calls = []
-    solve = module.rk45
-
-    def dies_at_the_second(*args):
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return solve(*args)
-
-    monkeypatch.setattr(module, "rk45", dies_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / "broken")
-    assert len(files(tmp_path / "broken")) == 2  # the manifest and the first range
-    calls.append(1)  # from the third call on it solves again
-    make(tmp_path / "broken")
-    assert len(calls) == 3 + 2  # two ranges were left; the first was not solved a second time
-    assert files(tmp_path / "broken") == files(tmp_path / "whole")
-
-
-def test_a_folder_of_another_flow_k_seed_or_tolerance_is_refused(tmp_path):
+@pytest.mark.parametrize("other", [{"flow_sha256": "other"}, {"k": 2}, {"seed": 6}, {"tol": 1e-2}])
+def test_a_folder_of_another_flow_k_seed_or_tolerance_is_refused(tmp_path, other):
     make(tmp_path)
-    for change, name in (({"flow_hash": "other"}, "flow_sha256"), ({"k": 2}, "k"), ({"seed": 6}, "seed")):
-        options = {"flow_hash": "abc", "seed": 5, "tol": 1e-4, **change}
-        with pytest.raises(DataError, match=f"couplings with another {name}: delete it"):
-            make_couplings(Scaling(), tmp_path, 10, 8, 3, progress=False, **options)
+    with pytest.raises(DataError, match=f"couplings with another {next(iter(other))}: delete it"):
+        make(tmp_path, **other)
 
 
 @pytest.mark.parametrize("damage", ["cut", "altered", "foreign"])
@@ -181,25 +161,30 @@ def test_a_damaged_range_is_refused_by_name(tmp_path, damage):
     assert len(Couplings(tmp_path)) == 10
 
 
-def test_evaluations_that_are_no_count_are_refused(tmp_path):
+@pytest.mark.parametrize("nfe", ["26", 0, 2.5, None])
+def test_evaluations_that_are_no_count_are_refused(tmp_path, nfe):
     make(tmp_path)
     path = tmp_path / "000004-000007.safetensors"
     with safe_open(path, "pt") as file:
         x1, c, about = file.get_tensor("x1"), file.get_tensor("c"), json.loads(file.metadata()["range"])
-    for nfe in ("26", 0, 2.5, None):
-        save_file({"x1": x1, "c": c}, path, {"range": json.dumps({**about, "nfe": nfe})})
-        with pytest.raises(DataError, match=r"000004-000007\.safetensors was altered .*nfe is"):
-            Couplings(tmp_path)
-    save_file({"x1": x1, "c": c}, path, {"range": json.dumps(about)})
-    assert len(Couplings(tmp_path)) == 10
-
-
-def test_a_folder_without_couplings_is_refused(tmp_path):
-    with pytest.raises(DataError, match="is no manifest of couplings"):
+    save_file({"x1": x1, "c": c}, path, {"range": json.dumps({**about, "nfe": nfe})})
+    with pytest.raises(DataError, match=r"000004-000007\.safetensors was altered .*range\.nfe: expected `int`"):
         Couplings(tmp_path)
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DataError, match="make them again"):
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "is no manifest"), ("{", "make them again"), ({"tol": 2}, "manifest.tol: expected `float` <= 1")],
+)
+def test_a_folder_without_a_sound_manifest_is_refused(tmp_path, text, message):
+    if isinstance(text, dict):
         make(tmp_path)
+        text = json.dumps(json.loads((tmp_path / "manifest.json").read_text()) | text)
+    if text:
+        (tmp_path / "manifest.json").write_text(text)
+    for use in (Couplings, make) if text else (Couplings,):
+        with pytest.raises(DataError, match=message):
+            use(tmp_path)
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, monkeypatch):
@@ -215,15 +200,3 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, 
     ):
         make(tmp_path)
     assert files(tmp_path) == before
-
-
-def test_the_flow_stays_as_it_is(tmp_path):
-    v = Scaling()
-    make_couplings(v, tmp_path, 4, 8, 3, "abc", progress=False)
-    assert v.a.item() == 0.5
-    assert v.a.grad is None
-
-
-def test_a_time_limit_makes_at_least_one_range(tmp_path):
-    make(tmp_path, minutes=1e-9)
-    assert len(Couplings(tmp_path)) == 4

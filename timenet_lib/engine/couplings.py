@@ -7,20 +7,30 @@ solver call. One range at a time is in memory, when they are made and when they 
 
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
+from msgspec import Meta
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from timenet_lib.errors import DataError, InputError, printable
-from timenet_lib.files import check_fields, check_number, parse_json, read_json, sha256, write_atomically, write_json
+from timenet_lib.files import (
+    Digest,
+    Positive,
+    Share,
+    convert,
+    parse_json,
+    read_json,
+    sha256,
+    write_atomically,
+    write_json,
+)
 from timenet_lib.keyed import generator
 from timenet_lib.solvers import rk45
 from timenet_lib.weights import BROKEN
@@ -30,7 +40,7 @@ BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}"
 
 
 def coupling_noise(seed: int, k: int, indices: range, size: int) -> Float[Tensor, "b 3 h w"]:
-    """Return the noise x0 of the couplings of these indices; each k has noise of its own."""
+    """Draw the noise x0 of the couplings of these indices; each k has noise of its own."""
     return torch.stack([torch.randn(3, size, size, generator=generator(seed, "coupling", k, i)) for i in indices])
 
 
@@ -39,15 +49,31 @@ class Manifest:
     """What decides a set of couplings, whatever its number; kept in the folder as manifest.json."""
 
     flow_sha256: str  # of v_{k-1}
-    size: int  # px
-    classes: int
-    k: int = 1
+    size: Annotated[int, Meta(ge=1, le=1024)]  # px
+    classes: Annotated[int, Meta(ge=1, le=10_000)]
+    k: Annotated[int, Meta(ge=1, le=1000)] = 1
     seed: int = 0
-    tol: float = 1e-3
-    range: int = 0
+    tol: Share = 1e-3
+    range: Annotated[int, Meta(ge=1, le=10_000)] = field(default_factory=lambda: RANGE)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "range", self.range or RANGE)
+    @classmethod
+    def of(cls, folder: Path) -> "Manifest":
+        """Read the manifest of a folder of couplings. Raises DataError if it is missing or does not fit."""
+        path = folder / "manifest.json"
+        try:
+            return convert("manifest", read_json(path), cls)
+        except InputError as error:
+            raise DataError(
+                f"{path} is no manifest of couplings ({error}): delete {folder} and make them again"
+            ) from error
+
+    def settle(self, folder: Path) -> None:
+        """Write the manifest of a new folder. Raises DataError, with what differs, if another one is there."""
+        if not (folder / "manifest.json").is_file():
+            write_json(folder / "manifest.json", asdict(self))
+        there = asdict(Manifest.of(folder))
+        if odd := [name for name, value in asdict(self).items() if there[name] != value]:
+            raise DataError(f"{folder} holds couplings with another {', '.join(odd)}: delete it or choose another")
 
 
 def make_couplings(
@@ -66,7 +92,7 @@ def make_couplings(
     least one is made. share = (i, n) makes the i-th of n shares of the ranges; all shares together are what (0, 1)
     makes. Raises DataError if the folder was made with another manifest.
     """
-    check_manifest(folder, asdict(manifest))
+    manifest.settle(folder)
     device, seed, k = next(v.parameters()).device, manifest.seed, manifest.k
     begin, done = time.monotonic(), 0
     mine = ranges(count)[share[0] :: share[1]]
@@ -85,60 +111,42 @@ def make_couplings(
 
 
 def ranges(count: int) -> list[range]:
-    """Return the indices 0 to count - 1, cut into the ranges that share a solver call."""
+    """Cut the indices 0 to count - 1 into the ranges that share a solver call."""
     return [range(i, min(i + RANGE, count)) for i in range(0, count, RANGE)]
 
 
 def range_file(folder: Path, indices: range) -> Path:
-    """Return the file of one range."""
+    """Name the file of one range."""
     return folder / f"{indices.start:06d}-{indices.stop - 1:06d}.safetensors"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a range holds beside its tensors."""
+
+    sha256: Digest  # of x1
+    nfe: Positive  # function evaluations
 
 
 def write_range(path: Path, x1: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"], nfe: int) -> None:
     """Write one range, with its digest and the function evaluations it took."""
-    about = json.dumps({"sha256": sha256(x1.numpy().tobytes()), "nfe": nfe})  # one entry: their order is not kept
+    about = json.dumps(asdict(About(sha256(x1.numpy().tobytes()), nfe)))  # one entry: their order is not kept
     write_atomically(path, save({"x1": x1.contiguous(), "c": c}, metadata={"range": about}))
-
-
-def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a new folder; refuse one that differs, and name what does."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        write_json(path, manifest)
-        return
-    there = read_manifest(folder)
-    odd = [name for name in {**there, **manifest} if there.get(name) != manifest.get(name)]
-    if odd:
-        raise DataError(f"{folder} holds couplings with another {', '.join(odd)}: delete it or choose another")
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a folder of couplings; a missing or unreadable one is a DataError."""
-    path = folder / "manifest.json"
-    try:
-        manifest = check_fields("it", read_json(path), ("flow_sha256", "k", "seed", "tol", "range", "size", "classes"))
-        for name, most in {"k": 1000, "range": 10_000, "size": 1024, "classes": 10_000}.items():
-            check_number(name, manifest[name], 1, most, whole=True)
-        check_number("seed", manifest["seed"], -1e300, 1e300, whole=True)
-        check_number("tol", manifest["tol"], 0, 1)
-        return manifest
-    except InputError as error:
-        raise DataError(f"{path} is no manifest of couplings ({error}): delete {folder} and make them again") from error
 
 
 class Couplings:
     """The couplings of a folder: images are read from disk one by one, noise is drawn anew from its seed.
 
-    Opening it reads every range once; one that is cut short or altered is a DataError that names it.
+    Opening it reads every range once. Raises DataError that names a range that is cut short or altered.
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.manifest = folder, read_manifest(folder)
+        self.folder, self.manifest = folder, Manifest.of(folder)
         self.nfe: list[int] = []  # function evaluations of each range
         self.files: list[Path] = []
         self.count = 0
         for path in sorted(folder.glob("*.safetensors")):
-            if self.count % self.manifest["range"]:
+            if self.count % self.manifest.range:
                 raise DataError(f"{self.files[-1]} is shorter than a range, though not the last: delete it")
             count, nfe = check_range(path, self.manifest)
             self.files.append(path)
@@ -151,35 +159,33 @@ class Couplings:
         return self.count
 
     def __getitem__(self, i: int) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"], Int[Tensor, ""]]:
-        """Return x0, x1 and c of one coupling."""
+        """Read x0, x1 and c of one coupling."""
         if not 0 <= i < len(self):
             raise IndexError(i)
-        number, place = divmod(i, self.manifest["range"])
+        number, place = divmod(i, self.manifest.range)
         with safe_open(self.files[number], "pt") as file:
             x1, c = file.get_slice("x1")[place], file.get_slice("c")[place : place + 1][0]
         index = int(self.files[number].stem.split("-")[0]) + place
-        x0 = coupling_noise(self.manifest["seed"], self.manifest["k"], range(index, index + 1), x1.shape[-1])[0]
+        x0 = coupling_noise(self.manifest.seed, self.manifest.k, range(index, index + 1), x1.shape[-1])[0]
         return x0, x1.float(), c
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        return (self[i] for i in range(len(self)))
 
-
-def check_range(path: Path, manifest: dict[str, Any]) -> tuple[int, int]:
-    """Read one range, hold it against its name, its digest and the manifest; return its length and evaluations."""
+def check_range(path: Path, manifest: Manifest) -> tuple[int, int]:
+    """Read one range, compare it with its name, its digest and the manifest; get its length and evaluations."""
     try:
         with safe_open(path, "pt") as file:
-            x1, c, about = file.get_tensor("x1"), file.get_tensor("c"), parse_json(file.metadata()["range"])
-        first, count, size = int(path.stem.split("-")[0]), len(x1), manifest["size"]
-        if path != range_file(path.parent, range(first, first + count)) or first % manifest["range"]:
+            x1, c = file.get_tensor("x1"), file.get_tensor("c")
+            about = convert("range", parse_json(file.metadata()["range"]), About)
+        first, count, size = int(path.stem.split("-")[0]), len(x1), manifest.size
+        if path != range_file(path.parent, range(first, first + count)) or first % manifest.range:
             raise ValueError(f"{count} couplings do not fit its name")
         if tuple(x1.shape) != (count, 3, size, size) or x1.dtype != torch.float16 or not torch.isfinite(x1).all():
             raise ValueError(f"x1 of {x1.dtype} and shape {tuple(x1.shape)} does not fit the manifest")
-        if sha256(x1.numpy().tobytes()) != about["sha256"]:
+        if sha256(x1.numpy().tobytes()) != about.sha256:
             raise ValueError("it does not fit its SHA-256")
-        if not torch.equal(c, torch.arange(first, first + count) % manifest["classes"]):
+        if not torch.equal(c, torch.arange(first, first + count) % manifest.classes):
             raise ValueError("its classes are not in turn")
-        return count, check_number("nfe", about["nfe"], 1, 1e9, whole=True)
+        return count, about.nfe
     except (InputError, *BROKEN) as error:
         why = printable(str(error))
         raise DataError(f"{path} was altered or cut short ({why}): delete it, --resume makes it again") from error

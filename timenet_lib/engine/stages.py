@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     history = run.train(
         stage, flow, flow_loss, draw=draw, steps=preset.reflow_steps, rate=preset.learning_rate / 2, share=shares[1]
     )
-    made = {**couplings.manifest, "count": len(couplings), "nfe": couplings.nfe}
+    made = {**asdict(couplings.manifest), "count": len(couplings), "nfe": couplings.nfe}
     run.finish(stage, flow, run.record(history, {before: record["sha256"]}) | {"couplings": made})
 
 
