@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from timenet_lib.course.style import to_display
 from timenet_lib.data.drawn import VERSION, drawn_folder
 from timenet_lib.data.drawn.writer import cache_home
 from timenet_lib.data.folder import FolderIndex, Sample, index_folder, load_image, load_mask
@@ -17,12 +19,13 @@ from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.evaluate import format_table
 from timenet_lib.files import sha256
+from timenet_lib.pictures import outline
 from timenet_lib.presets import Preset, get_preset
 from timenet_lib.weights import has_stage, shipped_weights
 
 
 def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device: str = "cpu") -> TimeNet:
-    """Return the shipped model of preset demo, or train one: always at preset ci, at demo with from_scratch.
+    """Load the shipped model of preset demo, or train one: always at preset ci, at demo with from_scratch.
 
     What is trained is kept in the cache and resumed there, by preset, its fields, version of the data and seed.
     """
@@ -41,7 +44,7 @@ def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device:
 
 
 def course_data(preset: str | Preset, data_dir: str = "") -> FolderIndex:
-    """Return the test side of a folder of the reader's, or of the drawn data set of the preset."""
+    """Index the test side of the reader's folder, or of the preset's drawn data set."""
     p = get_preset(preset) if isinstance(preset, str) else preset
     folder = Path(data_dir) if data_dir else drawn_folder(**p.drawn)
     return index_folder(folder, parts=("test",))
@@ -55,32 +58,15 @@ class Example(NamedTuple):
     x1: Float[Tensor, "3 h w"]
     mask: Bool[Tensor, "h w"]
 
+    @property
+    def title(self) -> str:
+        """The name with one word on each line, to stand over a column."""
+        return self.name.replace(", ", "\n").replace(" ", "\n")
 
-def pick_examples(index: FolderIndex, size: int, kinds: Sequence[tuple[str, str]], number: int = 0) -> list[Example]:
-    """Return one test image for each (class, kind); number counts within the kind, up to its last."""
-    examples = []
-    for class_name, kind in kinds:
-        found = [s for s in index.test if (s.class_name, s.kind) == (class_name, kind)]
-        if not found:
-            raise InputError(f"the test images have no kind {kind!r} of class {class_name!r}")
-        examples.append(load_example(found[min(number, len(found) - 1)], size))
-    return examples
-
-
-def check_names(examples: Iterable[Example]) -> None:
-    """Refuse two examples of one name, of which a viewer would show only the last: an InputError."""
-    names = [example.name for example in examples]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{names.count(name)} images are named {name!r}: give one of each class and kind")
-
-
-def one_kind_a_class(index: FolderIndex) -> list[tuple[str, str]]:
-    """Return each class with its first kind of defect, "good" where it has none."""
-    kinds = {
-        name: sorted({s.kind for s in index.test if s.class_name == name and s.defective}) for name in index.classes
-    }
-    return [(name, (found or ["good"])[0]) for name, found in kinds.items()][:8]
+    @property
+    def outlined(self) -> UInt8[np.ndarray, "h3 w3 3"]:
+        """The image to look at, three times as large, with its defect outlined."""
+        return outline(to_display(self.x1), self.mask.numpy(), scale=3)
 
 
 def load_example(sample: Sample, size: int) -> Example:
@@ -90,8 +76,40 @@ def load_example(sample: Sample, size: int) -> Example:
     return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask)
 
 
+def pick_examples(index: FolderIndex, size: int, kinds: Sequence[tuple[str, str]], number: int = 0) -> list[Example]:
+    """Load one test image for each (class, kind); number counts within the kind, up to its last."""
+    examples = []
+    for class_name, kind in kinds:
+        found = [s for s in index.test if (s.class_name, s.kind) == (class_name, kind)]
+        if not found:
+            raise InputError(f"the test images have no kind {kind!r} of class {class_name!r}")
+        examples.append(load_example(found[min(number, len(found) - 1)], size))
+    return examples
+
+
+def stack(examples: Sequence[Example]) -> tuple[Tensor, list[str]]:
+    """Stack the images of some examples into a batch; also list their classes."""
+    return torch.stack([e.x1 for e in examples]), [e.class_name for e in examples]
+
+
+def check_names(examples: Iterable[Example]) -> None:
+    """Refuse two examples of one name, of which a viewer would show only the last."""
+    names = [example.name for example in examples]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{names.count(name)} images are named {name!r}: give one of each class and kind")
+
+
+def one_kind_a_class(index: FolderIndex) -> list[tuple[str, str]]:
+    """List each class with its first kind of defect, "good" if it has none; eight classes at most."""
+    kinds = {
+        name: sorted({s.kind for s in index.test if s.class_name == name and s.defective}) for name in index.classes
+    }
+    return [(name, (found or ["good"])[0]) for name, found in kinds.items()][:8]
+
+
 def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
-    """Keep the first so many good and defective test images of each class, the latter over all kinds in turn."""
+    """Keep the first few good and defective test images of each class, the defective ones from all kinds in turn."""
     kept: list[Sample] = []
     for name in index.classes:
         mine = [s for s in index.test if s.class_name == name]
@@ -104,9 +122,9 @@ def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
 
 
 def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *about: str) -> str:
-    """Return a record that lies beside the shipped weights, labelled as recorded, shown by a function of it.
+    """Label a record of the shipped weights as recorded; `show` writes it as text.
 
-    about names entries for the first line, as words with the entry's key in braces.
+    `about` are words for the first line, with keys of the record in braces.
     """
     if preset != "demo":
         return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
@@ -116,12 +134,12 @@ def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *abo
 
 
 def recorded_table(preset: str) -> str:
-    """Return the table that was measured when the shipped weights were made, labelled as recorded."""
+    """Write the table that was measured when the shipped weights were made."""
     return recorded(preset, "evaluation.json", format_table, "seed {seed}", "t = {t}", "{images} test images")
 
 
 def recorded_extractors() -> str:
-    """Return what the tasks of the embedded extractor reached, as a table of percentages, labelled as recorded."""
+    """Write what the tasks of the embedded extractor reached, as a table of percentages."""
     results = json.loads((shipped_weights("demo") / "extractor_tasks.json").read_text())
     width = max(map(len, results["rows"]))
     lines = [f"recorded: preset {results['preset']}, seed {results['seed']}; I-AUROC / P-AUROC / PRO"]

@@ -1,6 +1,7 @@
 """One call per figure of a notebook: show it, write it under its name with its alt text, hand on its numbers."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -9,9 +10,10 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from timenet_lib.course.evidence import Table, evidence_hashes
-from timenet_lib.course.figures import save_figure, save_table, save_viewer
-from timenet_lib.course.record import record
+from timenet_lib.course.figures import check_words, render, render_table, write_files
+from timenet_lib.course.notebooks import NUMBERS_MIME
 from timenet_lib.course.viewer import Viewer
+from timenet_lib.errors import InputError
 
 CAPTIONS: dict[str, str] = json.loads(Path(__file__).with_name("captions.json").read_text())  # alt texts, by name
 
@@ -28,7 +30,7 @@ class Show:
 
     def __call__(
         self,
-        shown: Figure | Viewer | Table,
+        drawn: Figure | Viewer | Table,
         name: str,
         *,
         alt: str = "",
@@ -36,14 +38,48 @@ class Show:
         formats: Sequence[str] = ("png",),
         **numbers: SupportsFloat,
     ) -> None:
-        """Show a figure, viewer or table; alt is that of captions.json unless given, numbers go to the runner."""
-        kept: dict[str, Any] = {"source": self.source, "record": self.about}
-        if isinstance(shown, Viewer):
-            save_viewer(shown, name, title, self.figure_dir, **kept)
-        elif isinstance(shown, Figure):
-            save_figure(shown, name, alt or CAPTIONS.get(name, ""), self.figure_dir, formats, **kept)
+        """Show a figure, a viewer or a table, write it under its name, and record numbers.
+
+        The alt text is a viewer's own, or alt, or the one in captions.json. A figure carries it to where it is shown.
+        A viewer is written as a page, interactive/name.html, which needs neither kernel nor network.
+        """
+        alt = drawn.alt if isinstance(drawn, Viewer) else alt or CAPTIONS.get(name, "")
+        check_words(name, alt)
+        if isinstance(drawn, Viewer):
+            contents = {f"interactive/{name}.html": drawn.page(title).encode()}
+        elif isinstance(drawn, Figure):
+            if not formats:
+                raise InputError(f"figure {name!r} needs at least one format")
+            drawn.set_label(alt)
+            contents = {f"{name}.{format}": render(drawn, format) for format in formats}
         else:
-            save_table(shown.header, shown.rows, shown.caption, name, alt or CAPTIONS[name], self.figure_dir, **kept)
-        display(shown)
+            contents = render_table(name, *drawn)
+        about = {"record": self.about} if self.about else {}
+        write_files(self.figure_dir, contents, alt=alt.strip(), source=self.source, **about)
+        display(drawn)
         if numbers:
             record(**numbers)
+
+
+def record(**numbers: SupportsFloat) -> None:
+    """Emit named numbers as an output of the present cell: shown as text, and collected by the runner.
+
+    Takes numbers, NumPy scalars and tensors of one element; raises InputError for NaN and infinity, which JSON lacks.
+    """
+    plain = {name: _plain(name, value) for name, value in numbers.items()}
+    text = "\n".join(
+        f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in plain.items()
+    )
+    display({NUMBERS_MIME: plain, "text/plain": text}, raw=True)
+
+
+def _plain(name: str, value: SupportsFloat) -> int | float:
+    if isinstance(value, int):
+        return int(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"record({name}=...) takes a number, not {type(value).__name__}") from error
+    if not math.isfinite(number):
+        raise InputError(f"record({name}=...) is {number}: only finite numbers can be recorded")
+    return number

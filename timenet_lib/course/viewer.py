@@ -21,7 +21,7 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 
-from timenet_lib.course.render import render
+from timenet_lib.course.figures import render
 from timenet_lib.course.style import new_figure, styled
 from timenet_lib.errors import InputError
 from timenet_lib.files import write_atomically
@@ -184,10 +184,10 @@ class Viewer(anywidget.AnyWidget):
         now = f"{self.content['label']} = {self.content['steps'][self.step]}"
         return ", ".join(filter(None, [name, now])) + "   (a slider, where the notebook runs)"
 
-    def to_html(self, path: str | Path, title: str) -> Path:
-        """Write the viewer as one page that needs neither kernel nor network, and return its path."""
+    def page(self, title: str) -> str:
+        """Write the viewer as one HTML page that needs neither kernel nor network."""
         state = {"content": self.content, "step": self.step, "item": self.item}
-        page = _PAGE.format(
+        return _PAGE.format(
             title=escape(title),
             alt=escape(self.alt),
             formula="".join(f'<div class="timenet-formula">{each}</div>\n' for each in self._formulas),
@@ -195,7 +195,10 @@ class Viewer(anywidget.AnyWidget):
             script=(_HERE / "viewer.js").read_text(encoding="utf-8"),
             state=json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         )
-        write_atomically(Path(path), page.encode())
+
+    def to_html(self, path: str | Path, title: str) -> Path:
+        """Write the viewer's page to a path."""
+        write_atomically(Path(path), self.page(title).encode())
         return Path(path)
 
 
