@@ -29,7 +29,7 @@ BRIGHT = 0.4  # of the largest value: from there on a picture is at its brightes
 
 
 def pieces_figure(
-    examples: Sequence[Example], x1_hat: Float[Tensor, "b 3 h w"], d: Distances, scoring: Scoring, ratios: Ratios
+    examples: Sequence[Example], x1_hat: Float[Tensor, "b 3 h w"], d: Distances, *, scoring: Scoring, ratios: Ratios
 ) -> Figure:
     """Draw, one row per image: image, reconstruction, S_p, S_f, S before and after smoothing.
 
@@ -45,7 +45,7 @@ def pieces_figure(
     return image_grid(rows, titles, size=1.2)
 
 
-def levels_figure(d: Distances, scoring: Scoring, ratios: Ratios, levels: Sequence[int], i: int = 0) -> Figure:
+def levels_figure(d: Distances, scoring: Scoring, ratios: Ratios, *, levels: Sequence[int], i: int = 0) -> Figure:
     """Draw d1, d2 and F of each level of image i, each map to its own maximum, which its title gives."""
     size = d.pixel.shape[-1]
     combined = level_maps(d, scoring, ratios)
@@ -66,7 +66,7 @@ def levels_figure(d: Distances, scoring: Scoring, ratios: Ratios, levels: Sequen
 
 
 def weight_explorer(
-    examples: Sequence[Example], d: Distances, ratios: Ratios, levels: Sequence[int], ws: Sequence[float]
+    examples: Sequence[Example], d: Distances, ratios: Ratios, *, levels: Sequence[int], ws: Sequence[float]
 ) -> Viewer:
     """Make a viewer that slides w of one level: image, d1, d2 and F(d1, d2, w) to its own maximum."""
     check_names(examples)
@@ -82,9 +82,7 @@ def weight_explorer(
                 Panel("image", example.outlined),
                 Panel("d1", own_heat(d1), caption=f"max {float(d1.max()):.2f}"),
                 Panel("d2", own_heat(d2), caption=f"max {float(d2.max()):.2f}"),
-                Panel(
-                    "F(d1, d2, w)", list(map(own_heat, maps)), readouts=[f"{100 * s:.0f} % of it is d1" for s in share]
-                ),
+                Panel("F(d1, d2, w)", list(map(own_heat, maps)), readouts=says),
             ]
     alt = (
         "For one image and one feature level: the Euclidean map d1, the cosine map d2, and their combination F for a "
@@ -96,7 +94,7 @@ def weight_explorer(
 
 
 def lambda_explorer(
-    examples: Sequence[Example], d: Distances, scoring: Scoring, ratios: Ratios, lams: Sequence[float]
+    examples: Sequence[Example], d: Distances, scoring: Scoring, *, ratios: Ratios, lams: Sequence[float]
 ) -> Viewer:
     """Make a viewer that slides lambda: image, S_p, S_f, and the smoothed S to its own maximum, with its score."""
     check_names(examples)
