@@ -11,7 +11,7 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from html import escape, unescape
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,7 +128,7 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
 
 
 def page_examples(data: FolderIndex, size: int) -> list[Example]:
-    """Return the images of the page: a sound one, the running example with its defect, then the other sound ones."""
+    """Load the page's images: a sound one, the running example with its defect, then the other sound ones."""
     sound = []
     for class_name, numbers in SOUND.items():
         good = [s for s in data.test if s.class_name == class_name and not s.defective]
@@ -137,7 +137,7 @@ def page_examples(data: FolderIndex, size: int) -> list[Example]:
 
 
 def page_state(model: TimeNet, examples: Sequence[Example]) -> dict[str, Any]:
-    """Return what the script of the page reads as `state`."""
+    """Gather what the script of the page reads as `state`."""
     size, threshold = model.preset.image_size, model.calibrated("timenet").threshold
     tables = {
         name: matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
@@ -168,7 +168,7 @@ def page_state(model: TimeNet, examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def palette(picture: UInt8[np.ndarray, "h w 3"], count: int = PALETTE) -> list[str]:
-    """Return the main colours of an image as #rrggbb, the one that stands out most in its middle first."""
+    """Find an image's main colours as #rrggbb, the one that stands out most in its middle first."""
     small = Image.fromarray(picture).quantize(count, method=Image.Quantize.MEDIANCUT)
     flat = small.getpalette() or []
     colours = np.array(flat[: 3 * count]).reshape(-1, 3)
@@ -179,7 +179,7 @@ def palette(picture: UInt8[np.ndarray, "h w 3"], count: int = PALETTE) -> list[s
 
 
 def refuse_alarms(model: TimeNet, examples: Sequence[Example]) -> None:
-    """Raise an InputError where a sound example reaches the threshold: the page says that none does."""
+    """Raise InputError if a sound example reaches the threshold: the page says that none does."""
     sound = [e for e in examples if not e.mask.any()]
     scores = model.predict(torch.stack([e.x1 for e in sound]), [e.class_name for e in sound], "timenet").image_score
     threshold = model.calibrated("timenet").threshold
@@ -224,7 +224,7 @@ def try_strokes(model: TimeNet, examples: Sequence[Example]) -> dict[str, Trial]
 def draw_stroke(
     picture: UInt8[np.ndarray, "h w 3"], points: Sequence[tuple[float, float]], colour: str
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-    """Return an image with a stroke of WIDTH px through points, shares of its size, and which pixels it covers."""
+    """Draw a stroke of WIDTH px through points, given as shares of the image; also mark the pixels it covers."""
     size, fine = picture.shape[0], 8
     mask = Image.new("L", (size * fine, size * fine))
     pen, ends = ImageDraw.Draw(mask), [(x * size * fine, y * size * fine) for x, y in points]
@@ -237,7 +237,7 @@ def draw_stroke(
 
 
 def false_alarms(model: TimeNet, data: FolderIndex) -> dict[str, str]:
-    """Return how many sound test images there are, and how many of them are called defective."""
+    """Count the sound test images, and those of them that are called defective."""
     sound = [s for s in data.test if not s.defective]
     found = model.predict([s.path for s in sound], [s.class_name for s in sound], "timenet").defective
     assert found is not None
@@ -245,7 +245,7 @@ def false_alarms(model: TimeNet, data: FolderIndex) -> dict[str, str]:
 
 
 def trial_words(trials: Mapping[str, Trial]) -> str:
-    """Return what the trial found, as items of the page's list."""
+    """Say what the trial found, as items of the page's list."""
     names = {
         "first": "the first colour of each image, which stands out most",
         "own": f"all its {PALETTE} colours",
@@ -270,7 +270,7 @@ def trial_words(trials: Mapping[str, Trial]) -> str:
 
 
 def border_words(size: int, scoring: Scoring) -> str:
-    """Return what a pixel near an edge of an unsmoothed score map counts in the image score, beside a central one."""
+    """Say how much a pixel near an edge of a score map counts in the image score, compared with a central one."""
     impulses = torch.zeros(1 + len(BORDER), size, size)
     for impulse, column in zip(impulses, (size // 2, *BORDER), strict=True):
         impulse[size // 2, column] = 1
@@ -279,43 +279,23 @@ def border_words(size: int, scoring: Scoring) -> str:
     return f"with index {', '.join(map(str, BORDER))}, counted from 0 at an edge, counts {shares} of one in the middle"
 
 
-def stale(page: str | Path, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return in what a page differs from the weights' records and calibration and from its sources, a line each.
-
-    records holds the record of each of STAGES, and under "calibration" what calibration.json holds.
-    """
-    text = Path(page).read_text(encoding="utf-8")
-    said = dict(re.findall(r'<meta name="timenet-(\w+)" content="([^"]*)">', text[:4000]))
-    hashes = json.loads(unescape(said.get("weights", "{}")))
-    advice = "run python -m timenet_lib.course.maintain page FOLDER"
-    lines = [f"holds another {name} than its record names: {advice}" for name in STAGES
-             if hashes.get(name) != records[name]["sha256"]]  # fmt: skip
-    state = re.search(r'<script type="application/json" id="state">(.*?)</script>', text, re.DOTALL)
-    threshold = records["calibration"]["methods"]["timenet"]["threshold"]
-    if state is None or json.loads(state[1])["threshold"] != threshold:
-        lines.append(f"has another threshold than {threshold}, which calibration.json names: {advice}")
-    if said.get("sources") != source_hash():
-        lines.append(f"was made from other sources than {', '.join(SOURCES)}: {advice}")
-    return lines
-
-
 def weights_of(model: TimeNet) -> dict[str, str]:
-    """Return the SHA-256 of the weights that the page holds."""
+    """Look up the SHA-256 of the weights that the page holds."""
     return {name: ({**model.hashes, "extractor": model.extractor["sha256"]})[name] for name in STAGES}
 
 
 def source_hash() -> str:
-    """Return the SHA-256 of the page's own sources."""
+    """Compute the SHA-256 of the page's own sources."""
     return sha256(b"".join((_HERE / name).read_bytes() for name in SOURCES))
 
 
 def pack(content: bytes) -> str:
-    """Return bytes as gzip in base64; equal bytes give equal text."""
+    """Compress bytes, as gzip in base64; equal bytes give equal text."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 
 def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """Return an image as the address of a PNG."""
+    """Write an image as the address of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -129,7 +129,7 @@ class Viewer(anywidget.AnyWidget):
         super().__init__(content=content, step=step, item=0 if item is None else list(items).index(item))
 
     def _encoded(self, items: Mapping[str, Sequence[Panel]]) -> dict[str, Any]:
-        """Return the items as the front end takes them, and keep them for the still picture."""
+        """Encode the items for the front end, and keep them for the still picture."""
         self._panels = list(items.values())
         named = [
             {"name": name, "panels": [_encode(panel, self._quality) for panel in each]} for name, each in items.items()
@@ -145,7 +145,7 @@ class Viewer(anywidget.AnyWidget):
         return f"Viewer: {self.alt}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Put a still picture beside the live view, for places that run nothing."""
+        """Add a still picture to the live view, for places that run nothing."""
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is None:
             return None
@@ -154,7 +154,7 @@ class Viewer(anywidget.AnyWidget):
         return data | picture, metadata | {"image/png": {"alt": self.alt}}
 
     def still(self) -> bytes:
-        """Return the present state as a PNG."""
+        """Draw the present state as a PNG."""
         return render(self.still_figure())
 
     @styled()
@@ -179,7 +179,7 @@ class Viewer(anywidget.AnyWidget):
         return figure
 
     def _state(self) -> str:
-        """Return the present state in words, as the title of the still picture."""
+        """Say the present state in words, as the title of the still picture."""
         name = self.content["items"][self.item]["name"]
         now = f"{self.content['label']} = {self.content['steps'][self.step]}"
         return ", ".join(filter(None, [name, now])) + "   (a slider, where the notebook runs)"
@@ -222,7 +222,7 @@ def _check(items: Mapping[str, Sequence[Panel]], values: Sequence[Number] | np.n
 
 
 def _frames(panel: Panel) -> list[np.ndarray]:
-    """Return a panel's frames as a list; a single image is a list of one."""
+    """List a panel's frames; a single image is a list of one."""
     single = isinstance(panel.frames, np.ndarray) and panel.frames.ndim == 3
     return [np.asarray(panel.frames)] if single else [np.asarray(frame) for frame in panel.frames]
 
@@ -232,7 +232,7 @@ def _at(frames: Sequence[Any], step: int) -> Any:
 
 
 def _encode(panel: Panel, quality: int) -> dict[str, Any]:
-    """Return a panel as the front end takes it, its frames in one sheet: `columns` to a row, each in a margin."""
+    """Encode a panel for the front end, its frames in one sheet: `columns` per row, each in a margin."""
     frames = _frames(panel)
     height, width = frames[0].shape[:2]
     columns = math.ceil(math.sqrt(len(frames)))
