@@ -69,13 +69,6 @@ class Example(NamedTuple):
         return outline(to_display(self.x1), self.mask.numpy(), scale=3)
 
 
-def load_example(sample: Sample, size: int) -> Example:
-    """Load one sample with its mask."""
-    mask = torch.zeros(size, size, dtype=torch.bool) if sample.mask_path is None else load_mask(sample.mask_path, size)
-    kind = sample.kind.replace("_", " ")
-    return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask)
-
-
 def pick_examples(index: FolderIndex, size: int, kinds: Sequence[tuple[str, str]], number: int = 0) -> list[Example]:
     """Load one test image for each (class, kind); number counts within the kind, up to its last."""
     examples = []
@@ -108,8 +101,15 @@ def one_kind_a_class(index: FolderIndex) -> list[tuple[str, str]]:
     return [(name, (found or ["good"])[0]) for name, found in kinds.items()][:8]
 
 
+def load_example(sample: Sample, size: int) -> Example:
+    """Load one sample with its mask."""
+    mask = torch.zeros(size, size, dtype=torch.bool) if sample.mask_path is None else load_mask(sample.mask_path, size)
+    kind = sample.kind.replace("_", " ")
+    return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask)
+
+
 def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
-    """Keep the first few good and defective test images of each class, the defective ones from all kinds in turn."""
+    """Keep the first so many good and defective test images of each class, the latter over all kinds in turn."""
     kept: list[Sample] = []
     for name in index.classes:
         mine = [s for s in index.test if s.class_name == name]
@@ -122,9 +122,9 @@ def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
 
 
 def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *about: str) -> str:
-    """Label a record of the shipped weights as recorded; `show` writes it as text.
+    """Return a record that lies beside the shipped weights, labelled as recorded, shown by a function of it.
 
-    `about` are words for the first line, with keys of the record in braces.
+    about names entries for the first line, as words with the entry's key in braces.
     """
     if preset != "demo":
         return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
@@ -134,12 +134,12 @@ def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *abo
 
 
 def recorded_table(preset: str) -> str:
-    """Write the table that was measured when the shipped weights were made."""
+    """Return the table that was measured when the shipped weights were made, labelled as recorded."""
     return recorded(preset, "evaluation.json", format_table, "seed {seed}", "t = {t}", "{images} test images")
 
 
 def recorded_extractors() -> str:
-    """Write what the tasks of the embedded extractor reached, as a table of percentages."""
+    """Return what the tasks of the embedded extractor reached, as a table of percentages, labelled as recorded."""
     results = json.loads((shipped_weights("demo") / "extractor_tasks.json").read_text())
     width = max(map(len, results["rows"]))
     lines = [f"recorded: preset {results['preset']}, seed {results['seed']}; I-AUROC / P-AUROC / PRO"]

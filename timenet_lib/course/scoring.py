@@ -190,7 +190,7 @@ Row = tuple[float | None, ...]
 
 
 class LoadedTest(NamedTuple):
-    """The test images of a folder in memory, with what the metrics need to know of them."""
+    """The test images of a folder in memory, with what the metrics ask of them."""
 
     folder: FolderIndex
     images: UInt8[Tensor, "n 3 h w"]
@@ -200,7 +200,7 @@ class LoadedTest(NamedTuple):
 
 
 def load_test(index: FolderIndex, model: TimeNet) -> LoadedTest:
-    """Load the test images of a folder; raises DataError if it has no masks: half of the notebook is about pixels."""
+    """Load the test images of a folder; one without masks is a DataError: half of the notebook is about pixels."""
     size = model.preset.image_size
     return LoadedTest(
         index,
@@ -212,7 +212,7 @@ def load_test(index: FolderIndex, model: TimeNet) -> LoadedTest:
 
 
 def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], scores: Float[Tensor, " n"] | None = None) -> Row:
-    """Measure I-AUROC, P-AUROC and PRO, each as the mean over classes; scores replace the maps' image scores."""
+    """Return I-AUROC, P-AUROC and PRO, each as the mean over classes; scores are image scores of their own."""
     mean = metrics_of(test.folder, maps, maps.shape[-1], kinds_too=False, scores=scores)["mean"]
     return tuple(mean[key] for key in KEYS)
 
@@ -220,7 +220,7 @@ def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], scores: Float[Te
 def choices_table(
     test: LoadedTest, rebuilt: Sequence[tuple[Reconstruction, Distances]], model: TimeNet
 ) -> dict[str, Row]:
-    """Measure each choice that the paper leaves open in the score, and the score without some of its parts."""
+    """Return the three metrics for each choice that the paper leaves open in the score, and for parts left out."""
     x1_hat, parts = torch.cat([r.x1_hat for r, _ in rebuilt]), [d for _, d in rebuilt]
     rows = {name: metrics_row(test, *each) for name, each in choice_maps(model, test.images, x1_hat, parts).items()}
     ones = Ratios((1.0,) * len(parts[0].d1), 1.0)
@@ -233,7 +233,7 @@ def choices_table(
 
 
 def format_choices(rows: Mapping[str, Row]) -> str:
-    """Write the rows as a table of percentages."""
+    """Return the rows as a table of percentages."""
     width = max(map(len, rows))
     lines = [f"{'':<{width}}  I-AUROC P-AUROC     PRO"]
     lines += [f"{name:<{width}}  " + " ".join(f"{percent(v):>7}" for v in values) for name, values in rows.items()]
