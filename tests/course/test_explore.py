@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from timenet_lib.course import explore, models
+from timenet_lib.course import explore, models, separation
 from timenet_lib.errors import InputError
 
 TS = [0.5, 0.83, 0.95]
@@ -21,8 +21,8 @@ def pair(drawn_ci):
 
 
 @pytest.fixture(scope="module")
-def separation(model, pair):
-    return explore.separation_explorer(model, [pair], TS)
+def side_by_side(model, pair):
+    return separation.separation_explorer(model, [pair], TS)
 
 
 def counts(viewer):
@@ -39,7 +39,7 @@ def test_a_trained_model_is_found_again_and_weights_that_are_not_shipped_are_ref
 
 def test_examples_have_their_masks(examples, drawn_ci):
     assert [e.name for e in examples] == ["die, chip", "wood, good"]
-    assert examples[0].title == "die\nchip"
+    assert explore.column_title(examples[0]) == "die\nchip"
     assert examples[0].mask.any()
     assert not examples[1].mask.any()
     with pytest.raises(InputError, match="no kind 'chipp'"):
@@ -99,16 +99,16 @@ def test_recorded_numbers_name_their_command():
     assert "by: timenet evaluate --weights demo" in table
 
 
-def test_a_pair_stands_above_each_other_and_starts_at_the_working_point(separation):
+def test_a_pair_stands_above_each_other_and_starts_at_the_working_point(side_by_side):
     panels = ("image", "rebuilt", "T map", "score map")
     titles = [f"{who}: {what}" for who in ("defect", "sound") for what in panels]
-    assert counts(separation) == dict(zip(titles, [1, 3, 3, 3] * 2, strict=True))
-    assert separation.content["columns"] == 4
-    assert separation.step == 1
+    assert counts(side_by_side) == dict(zip(titles, [1, 3, 3, 3] * 2, strict=True))
+    assert side_by_side.content["columns"] == 4
+    assert side_by_side.step == 1
 
 
-def test_the_readouts_are_the_predictions(separation, model, pair):
-    panels = separation.content["items"][0]["panels"]
+def test_the_readouts_are_the_predictions(side_by_side, model, pair):
+    panels = side_by_side.content["items"][0]["panels"]
     for step, t in enumerate(TS):
         for example, rebuilt, scores in ((pair[0], panels[1], panels[3]), (pair[1], panels[5], panels[7])):
             p = model.predict(example.x1[None], example.class_name, t=t)
@@ -125,11 +125,11 @@ def test_the_readouts_are_the_predictions(separation, model, pair):
 @pytest.mark.parametrize("order", [[1, 0], [0, 0], [1, 1], [0]])
 def test_a_pair_is_a_defective_and_a_sound_image(model, pair, order):
     with pytest.raises(InputError, match=r"\(defective, sound\)"):
-        explore.separation_explorer(model, [[pair[i] for i in order]], TS)
+        separation.separation_explorer(model, [[pair[i] for i in order]], TS)
 
 
 def test_two_images_of_one_name_are_refused(model, examples, pair):
     with pytest.raises(InputError, match="2 images are named 'die, chip'"):
         explore.timestep_explorer(model, [examples[0], examples[0]], [0.5])
     with pytest.raises(InputError, match="2 images are named 'cable, swapped cores'"):
-        explore.separation_explorer(model, [pair, pair], TS)
+        separation.separation_explorer(model, [pair, pair], TS)

@@ -14,12 +14,14 @@ import torch
 from beartype.roar import BeartypeCallHintViolation
 from PIL import Image
 
-from timenet_lib.course import show as module
+from timenet_lib.course import record as record_module
+from timenet_lib.course import show as show_module
 from timenet_lib.course.evidence import Table
 from timenet_lib.course.figures import read_manifest
 from timenet_lib.course.manifest import shown_in
 from timenet_lib.course.notebooks import NUMBERS_MIME, recorded_numbers
-from timenet_lib.course.show import CAPTIONS, Show, record
+from timenet_lib.course.record import record
+from timenet_lib.course.show import CAPTIONS, Show
 from timenet_lib.course.style import new_figure, with_alt
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.errors import InputError, OutputError
@@ -33,7 +35,8 @@ ABOUT = {"preset": "ci", "seed": 3, "weights": {"tpn": "ab12"}}
 @pytest.fixture
 def displayed(monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "display", lambda each, **options: calls.append(each))
+    for module in (show_module, record_module):
+        monkeypatch.setattr(module, "display", lambda each, **options: calls.append(each))
     return calls
 
 
@@ -142,7 +145,7 @@ def test_a_table_of_several_data_sets_is_split_in_markdown_and_whole_in_the_csv(
         *((line(), name, {}, "name") for name in ("a/b", "..", "a\\b", "", "a.png", ".hidden")),
         (line(), "a", {"alt": ""}, "alt text"),
         (line(), "a", {"alt": "  \n"}, "alt text"),
-        *((line(), "a", {"formats": formats}, "format|written as") for formats in ((), ("pdf",), ("png", "gif"))),
+        *((line(), "a", {"formats": formats}, "written as") for formats in (("pdf",), ("png", "gif"))),
         (table(rows=[("a", "1"), ("b",)]), "t", {}, "row 2 of table 't' has 1 cells, but the header 2"),
         (table(rows=[("a", "1", "2")]), "t", {}, "row 1 of table 't' has 3 cells, but the header 2"),
         (table(rows=[]), "t", {}, "at least one row"),

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from timenet_lib.course.evidence import NAMES
-from timenet_lib.course.explore import T_RANGE
+from timenet_lib.course.explore import T_RANGE, column_title
 from timenet_lib.course.models import Example, load_example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.data.folder import FolderIndex, Sample
@@ -111,7 +111,7 @@ def methods_figure(
     for method, all_maps in maps.items():
         rows[method] = to_display(model.reconstruct(x1, tests.c[at], method, seed=tests.seed).x1_hat)
         rows[f"{LABELS[method]},\nscore map"] = heats(all_maps[at], map_range(all_maps))
-    return image_grid(rows, [e.title for e in examples], size=METHOD_PICTURE)
+    return image_grid(rows, [column_title(e) for e in examples], size=METHOD_PICTURE)
 
 
 def map_range(maps: Tensor) -> Tensor:
@@ -167,7 +167,7 @@ def failures_figure(tests: TestSet, samples: Sequence[Sample]) -> Figure:
     if last.timestep_map is not None:
         rows["T map"] = [Heat(t.numpy(), *T_RANGE, "viridis") for t in last.timestep_map]
     rows["score map"] = [Heat(s.numpy(), 0.0, 3 * last.threshold) for s in last.score_map]
-    return image_grid(rows, [e.title for e in examples], size=0.66)
+    return image_grid(rows, [column_title(e) for e in examples], size=0.66)
 
 
 def kinds_table(tests: TestSet, judged: Judged, count: int = 8) -> str:

@@ -59,11 +59,6 @@ class Example(NamedTuple):
     mask: Bool[Tensor, "h w"]
 
     @property
-    def title(self) -> str:
-        """The name with one word on each line, to stand over a column."""
-        return self.name.replace(", ", "\n").replace(" ", "\n")
-
-    @property
     def outlined(self) -> UInt8[np.ndarray, "h3 w3 3"]:
         """The image to look at, three times as large, with its defect outlined."""
         return outline(to_display(self.x1), self.mask.numpy(), scale=3)

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from timenet_lib.course import formulas
-from timenet_lib.course.explore import T_RANGE
+from timenet_lib.course.explore import T_RANGE, column_title, stack
 from timenet_lib.course.gain import format_gain
-from timenet_lib.course.models import Example, recorded, stack
+from timenet_lib.course.models import Example, recorded
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.course.variants import format_variants
 from timenet_lib.course.viewer import Panel, Viewer
@@ -181,7 +181,7 @@ def t_maps_figure(model: TimeNet, examples: Sequence[Example], t: float, seed: i
         "timenet": to_display(steered.x1_hat),
         "T map": [Heat(m.numpy(), *T_RANGE, "viridis") for m in steered.t_map],
     }
-    return image_grid(rows, [e.title for e in examples], size=0.95)
+    return image_grid(rows, [column_title(e) for e in examples], size=0.95)
 
 
 def recorded_variants(preset: str) -> str:

@@ -1,7 +1,6 @@
 """One call per figure of a notebook: show it, write it under its name with its alt text, hand on its numbers."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -11,9 +10,8 @@ from matplotlib.figure import Figure
 
 from timenet_lib.course.evidence import Table, evidence_hashes
 from timenet_lib.course.figures import check_words, render, render_table, write_files
-from timenet_lib.course.notebooks import NUMBERS_MIME
+from timenet_lib.course.record import record
 from timenet_lib.course.viewer import Viewer
-from timenet_lib.errors import InputError
 
 CAPTIONS: dict[str, str] = json.loads(Path(__file__).with_name("captions.json").read_text())  # alt texts, by name
 
@@ -48,8 +46,6 @@ class Show:
         if isinstance(drawn, Viewer):
             contents = {f"interactive/{name}.html": drawn.page(title).encode()}
         elif isinstance(drawn, Figure):
-            if not formats:
-                raise InputError(f"figure {name!r} needs at least one format")
             drawn.set_label(alt)
             contents = {f"{name}.{format}": render(drawn, format) for format in formats}
         else:
@@ -59,27 +55,3 @@ class Show:
         display(drawn)
         if numbers:
             record(**numbers)
-
-
-def record(**numbers: SupportsFloat) -> None:
-    """Emit named numbers as an output of the present cell: shown as text, and collected by the runner.
-
-    Takes numbers, NumPy scalars and tensors of one element; raises InputError for NaN and infinity, which JSON lacks.
-    """
-    plain = {name: _plain(name, value) for name, value in numbers.items()}
-    text = "\n".join(
-        f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}" for name, value in plain.items()
-    )
-    display({NUMBERS_MIME: plain, "text/plain": text}, raw=True)
-
-
-def _plain(name: str, value: SupportsFloat) -> int | float:
-    if isinstance(value, int):
-        return int(value)
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"record({name}=...) takes a number, not {type(value).__name__}") from error
-    if not math.isfinite(number):
-        raise InputError(f"record({name}=...) is {number}: only finite numbers can be recorded")
-    return number
