@@ -145,7 +145,7 @@ def test_a_table_of_several_data_sets_is_split_in_markdown_and_whole_in_the_csv(
         *((line(), name, {}, "name") for name in ("a/b", "..", "a\\b", "", "a.png", ".hidden")),
         (line(), "a", {"alt": ""}, "alt text"),
         (line(), "a", {"alt": "  \n"}, "alt text"),
-        *((line(), "a", {"formats": formats}, "written as") for formats in (("pdf",), ("png", "gif"))),
+        *((line(), "a", {"formats": formats}, "format|written as") for formats in ((), ("pdf",), ("png", "gif"))),
         (table(rows=[("a", "1"), ("b",)]), "t", {}, "row 2 of table 't' has 1 cells, but the header 2"),
         (table(rows=[("a", "1", "2")]), "t", {}, "row 1 of table 't' has 3 cells, but the header 2"),
         (table(rows=[]), "t", {}, "at least one row"),

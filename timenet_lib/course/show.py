@@ -12,6 +12,7 @@ from timenet_lib.course.evidence import Table, evidence_hashes
 from timenet_lib.course.figures import check_words, render, render_table, write_files
 from timenet_lib.course.record import record
 from timenet_lib.course.viewer import Viewer
+from timenet_lib.errors import InputError
 
 CAPTIONS: dict[str, str] = json.loads(Path(__file__).with_name("captions.json").read_text())  # alt texts, by name
 
@@ -46,6 +47,8 @@ class Show:
         if isinstance(drawn, Viewer):
             contents = {f"interactive/{name}.html": drawn.page(title).encode()}
         elif isinstance(drawn, Figure):
+            if not formats:
+                raise InputError(f"figure {name!r} needs at least one format")
             drawn.set_label(alt)
             contents = {f"{name}.{format}": render(drawn, format) for format in formats}
         else:
