@@ -24,8 +24,7 @@ from timenet_lib.course.record import record
 from timenet_lib.course.show import CAPTIONS, Show
 from timenet_lib.course.style import new_figure, with_alt
 from timenet_lib.course.viewer import Panel, Viewer
-from timenet_lib.errors import InputError, OutputError
-from timenet_lib.files import write_atomically
+from timenet_lib.errors import InputError
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SOURCE = "00_a.ipynb"
@@ -158,16 +157,6 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(show, tmp_pat
     with pytest.raises(InputError, match=message):
         show(drawn, name, **{"alt": "words", **options})
     assert not list(tmp_path.iterdir())
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    write_atomically(path, b"old")
-    monkeypatch.setattr("os.fsync", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OutputError, match="disk full"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_every_caption_is_used_exactly_once_and_none_is_missing():

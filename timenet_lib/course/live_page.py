@@ -8,7 +8,6 @@ import base64
 import gzip
 import io
 import json
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -24,6 +23,7 @@ from PIL import Image, ImageColor, ImageDraw
 from timenet_lib.course.explore import T_RANGE
 from timenet_lib.course.models import Example, course_data, load_example, pick_examples
 from timenet_lib.course.style import COLOURS, to_display
+from timenet_lib.course.viewer import fill
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
@@ -122,8 +122,7 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
         "script": (_HERE / SCRIPT).read_text(encoding="utf-8"),
         **packed,
     }
-    template = (_HERE / TEMPLATE).read_text(encoding="utf-8")
-    write_atomically(Path(path), re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], template).encode())
+    write_atomically(Path(path), fill(_HERE / TEMPLATE, **parts).encode())
     return Path(path)
 
 

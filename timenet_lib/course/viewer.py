@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,36 +32,6 @@ _IN_A_ROW = 5
 _PANEL_WIDTH, _ROW_WIDTH, _GAP = 192, 900, 12  # JupyterLab on a small screen leaves about 920 pixels
 _HERE = Path(__file__).parent
 _MARGIN = 2  # around every frame in a sheet, so that none bleeds into the next
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ max-width: 1100px; margin: 24px auto; padding: 0 12px; font-family: system-ui, sans-serif; }}
-.timenet-formula {{ overflow-x: auto; font-size: 18px; padding: 6px 0; }}
-{css}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{alt}</p>
-{formula}<div id="viewer"></div>
-<noscript>This page needs JavaScript to show its pictures.</noscript>
-<script type="application/json" id="state">{state}</script>
-<script type="module">
-{script}
-const state = JSON.parse(document.getElementById("state").textContent);
-const model = {{
-  get: (name) => state[name],
-  set: (name, value) => {{ state[name] = value; }},
-  save_changes() {{}}, on() {{}}, off() {{}},
-}};
-render({{ model, el: document.getElementById("viewer") }});
-</script>
-</body>
-</html>
-"""
 
 
 @dataclass(frozen=True)
@@ -187,7 +158,8 @@ class Viewer(anywidget.AnyWidget):
     def page(self, title: str) -> str:
         """Write the viewer as one HTML page that needs neither kernel nor network."""
         state = {"content": self.content, "step": self.step, "item": self.item}
-        return _PAGE.format(
+        return fill(
+            _HERE / "viewer.html",
             title=escape(title),
             alt=escape(self.alt),
             formula="".join(f'<div class="timenet-formula">{each}</div>\n' for each in self._formulas),
@@ -200,6 +172,11 @@ class Viewer(anywidget.AnyWidget):
         """Write the viewer's page to a path."""
         write_atomically(Path(path), self.page(title).encode())
         return Path(path)
+
+
+def fill(template: Path, **parts: str) -> str:
+    """Put parts into a page's template, each in place of @@its name@@."""
+    return re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], template.read_text(encoding="utf-8"))
 
 
 def _check(items: Mapping[str, Sequence[Panel]], values: Sequence[Number] | np.ndarray, alt: str) -> None:
