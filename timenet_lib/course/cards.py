@@ -83,9 +83,11 @@ def write_cards(repository: Path) -> None:
         own = taken[path.stem]
         written[path] = with_card(path, card(own))
         short = f" {minutes(own['seconds']).replace('minutes', 'min').replace('minute', 'min')}, {memory(own['mb'])} |"
-        text = put(re.compile(ROW.format(number=path.stem[:2])), rf"\g<1>{short}", text, f"README's row of {path.stem}")
+        text = put(
+            re.compile(ROW.format(number=path.stem[:2])), rf"\g<1>{short}", text, where=f"README's row of {path.stem}"
+        )
     total = math.ceil(sum(own["seconds"] for own in taken.values()) / 60)
-    written[readme] = put(TOTAL, f"`make run` takes about {total} minutes", text, "README's total").encode()
+    written[readme] = put(TOTAL, f"`make run` takes about {total} minutes", text, where="README's total").encode()
     for path, content in written.items():
         write_atomically(path, content)
 
@@ -94,13 +96,13 @@ def with_card(path: Path, words: str) -> bytes:
     """Put these words into a notebook's card; renew its stamp if it was valid."""
     nb: Any = nbformat.read(path, as_version=4)
     valid = nb.metadata.get("timenet", {}).get("sources") == sources_hash(nb)
-    nb.cells[1].source = put(CARD, words, nb.cells[1].source, f"the card of {path.name}")
+    nb.cells[1].source = put(CARD, words, nb.cells[1].source, where=f"the card of {path.name}")
     if valid:
         stamp(nb)
     return dump(normalise(nb))
 
 
-def put(pattern: re.Pattern[str], words: str, text: str, where: str) -> str:
+def put(pattern: re.Pattern[str], words: str, text: str, *, where: str) -> str:
     """Replace what the pattern finds; raises InputError unless it is there once."""
     text, count = pattern.subn(words, text)
     if count != 1:

@@ -81,7 +81,7 @@ def contours_figure(
     masks = {"true mask": (TRUTH, [e.mask for e in examples])}
     masks |= {name: (FOUND, list(maps >= threshold)) for name, threshold in thresholds.items()}
     rows = {
-        name: [outline(p, m.numpy(), colour, 4) for p, m in zip(pictures, each, strict=True)]
+        name: [outline(p, m.numpy(), colour, scale=4) for p, m in zip(pictures, each, strict=True)]
         for name, (colour, each) in masks.items()
     }
     return image_grid(rows, [e.name.replace(", ", "\n") for e in examples], size=1.2)

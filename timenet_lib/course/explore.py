@@ -45,7 +45,7 @@ def answer_figure(model: TimeNet, examples: Sequence[Example], seed: int = 0) ->
 
 
 def over_t(
-    model: TimeNet, examples: Sequence[Example], ts: Sequence[Number], seed: int = 0
+    model: TimeNet, examples: Sequence[Example], ts: Sequence[Number], *, seed: int
 ) -> tuple[list[np.ndarray], dict[str, list[Prediction]]]:
     """Show the noised images for every t, and predict by each method from them."""
     x1, classes = stack(examples)
@@ -59,7 +59,7 @@ def timestep_explorer(
 ) -> Viewer:
     """Make a viewer that slides t: noised image, all reconstructions, T map and score map of each example."""
     check_names(examples)
-    noised, predictions = over_t(model, examples, ts, seed)
+    noised, predictions = over_t(model, examples, ts, seed=seed)
     items = {}
     for i, example in enumerate(examples):
         panels = [
@@ -86,7 +86,7 @@ def rebuilt_panel(
 ) -> Panel:
     """Show the reconstructions of image i, framed in the method's colour."""
     frames = [to_display(p.reconstruction[i]) for p in predictions]
-    return Panel(title, frames, caption, readouts, COLOURS[method])
+    return Panel(title, frames, caption, readouts=readouts, colour=COLOURS[method])
 
 
 def map_panels(predictions: Sequence[Prediction], i: int, readouts: Sequence[str] = ()) -> list[Panel]:
@@ -96,7 +96,7 @@ def map_panels(predictions: Sequence[Prediction], i: int, readouts: Sequence[str
         maps = [p.timestep_map[i].numpy() for p in predictions if p.timestep_map is not None]
         panels.append(Panel("T map", [heat(m, *T_RANGE, "viridis") for m in maps], caption="dark: 0.5, bright: 1"))
     scores = [heat(p.score_map[i].numpy(), *score_range(p)) for p in predictions]
-    return [*panels, Panel("score map", scores, "bright: most different", readouts)]
+    return [*panels, Panel("score map", scores, "bright: most different", readouts=readouts)]
 
 
 def row_over_t(model: TimeNet, example: Example, ts: Sequence[float], seed: int = 0) -> Figure:
@@ -104,7 +104,7 @@ def row_over_t(model: TimeNet, example: Example, ts: Sequence[float], seed: int 
 
     Paper: figure 5.
     """
-    noised, predictions = over_t(model, [example], ts, seed)
+    noised, predictions = over_t(model, [example], ts, seed=seed)
     rows = {"noised": [frames[0] for frames in noised]}
     rows |= {method: [to_display(p.reconstruction[0]) for p in each] for method, each in predictions.items()}
     return image_grid(rows, [f"t = {t:.2f}" for t in ts], size=PICTURE)

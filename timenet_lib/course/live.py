@@ -131,15 +131,15 @@ def panels_of(p: Prediction, example: Example, method: str) -> list[Panel]:
     found = p.mask[0].numpy()
     *t_map, score = map_panels([p], 0, [decision(float(p.image_score[0]), p.threshold)])
     if p.timestep_map is None:
-        t_map = [Panel("T map", np.full((*found.shape, 3), 230, np.uint8), "only TimeNet has one", [""])]
+        t_map = [Panel("T map", np.full((*found.shape, 3), 230, np.uint8), "only TimeNet has one", readouts=[""])]
     else:
         t_map = [replace(t_map[0], readouts=[f"mean {float(p.timestep_map.mean()):.2f}"])]
-    contour = outline(to_display(example.x1), found, FOUND, 3)
+    contour = outline(to_display(example.x1), found, FOUND, scale=3)
     return [
         rebuilt_panel([p], 0, title="rebuilt", method=method, readouts=[LABELS[method]]),
         *t_map,
         score,
-        Panel("found", contour, "above the pixel threshold", [rates(found, example.mask.numpy())]),
+        Panel("found", contour, "above the pixel threshold", readouts=[rates(found, example.mask.numpy())]),
     ]
 
 

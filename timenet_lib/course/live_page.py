@@ -21,7 +21,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageColor, ImageDraw
 
 from timenet_lib.course.explore import T_RANGE
-from timenet_lib.course.models import Example, course_data, load_example, pick_examples
+from timenet_lib.course.models import Example, course_data, load_example, pick_examples, stack
 from timenet_lib.course.style import COLOURS, to_display
 from timenet_lib.course.viewer import fill
 from timenet_lib.data.folder import FolderIndex
@@ -93,7 +93,7 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
     refuse_alarms(model, examples)
     with tempfile.TemporaryDirectory() as place:
         onnx = export_onnx(model, Path(place) / "timenet.onnx", "timenet")
-        check_onnx(model, onnx, torch.stack([e.x1 for e in examples]), [e.class_name for e in examples])
+        check_onnx(model, onnx, *stack(examples))
         packed = {name: pack(file.read_bytes()) for name, file in {**files, "model": onnx}.items()}
     known, hashes = model.calibrated("timenet"), weights_of(model)
     parts = {
@@ -180,7 +180,7 @@ def palette(picture: UInt8[np.ndarray, "h w 3"], count: int = PALETTE) -> list[s
 def refuse_alarms(model: TimeNet, examples: Sequence[Example]) -> None:
     """Raise InputError if a sound example reaches the threshold: the page says that none does."""
     sound = [e for e in examples if not e.mask.any()]
-    scores = model.predict(torch.stack([e.x1 for e in sound]), [e.class_name for e in sound], "timenet").image_score
+    scores = model.predict(*stack(sound), "timenet").image_score
     threshold = model.calibrated("timenet").threshold
     found = [f"{e.name} {s:.2f}" for e, s in zip(sound, scores.tolist(), strict=True) if s >= threshold]
     if found:

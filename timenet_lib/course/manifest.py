@@ -34,7 +34,9 @@ def check_manifest(figure_dir: str | Path, notebooks_dir: str | Path, weights_di
     """List what does not fit among figures, notebooks, weights and recorded data, a line for each."""
     folder, weights, entries = Path(figure_dir), Path(weights_dir), read_manifest(figure_dir)
     code = read_code(entries, Path(notebooks_dir))
-    lines = [f"{entry['file']}: {line}" for entry in entries for line in _problems(entry, folder, code, weights)]
+    lines = [
+        f"{entry['file']}: {line}" for entry in entries for line in _problems(entry, folder, code=code, weights=weights)
+    ]
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file()}
     unlisted = there - {MANIFEST, LIVE_PAGE} - {entry["file"] for entry in entries}
     return lines + [f"{file}: is there, but not listed in {MANIFEST}" for file in sorted(unlisted)]
@@ -79,7 +81,7 @@ def shown_in(text: str) -> list[tuple[str, bool]]:
     ]
 
 
-def _problems(entry: dict[str, Any], folder: Path, code: Code, weights: Path) -> Iterator[str]:
+def _problems(entry: dict[str, Any], folder: Path, *, code: Code, weights: Path) -> Iterator[str]:
     file, record, said = folder / entry["file"], entry.get("record", {}), {**entry, **entry.get("record", {})}
     yield from (f"has no {key}" for key in ("alt", "preset", "seed") if said.get(key) in (None, ""))
     if not file.is_file() or sha256(file.read_bytes()) != entry["sha256"]:

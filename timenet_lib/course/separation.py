@@ -33,7 +33,7 @@ def separation_explorer(
     items: dict[str, list[Panel]] = {}
     for i, example in enumerate(example for pair in pairs for example in pair):
         halves = items.setdefault(pairs[i // 2][0].name, [])
-        for panel in half(example, predictions, i, method):
+        for panel in half(example, predictions, i, method=method):
             halves.append(replace(panel, title=f"{('defect', 'sound')[i % 2]}: {panel.title}"))
     alt = (
         "For a part with a defect and, below it, a sound one of its class, and a noise level t chosen by a slider: the "
@@ -46,7 +46,7 @@ def separation_explorer(
     )
 
 
-def half(example: Example, predictions: Sequence[Prediction], i: int, method: str) -> list[Panel]:
+def half(example: Example, predictions: Sequence[Prediction], i: int, *, method: str) -> list[Panel]:
     """Show one image of a pair, which is number i of each prediction."""
     rebuilt = rebuilt_panel(
         predictions,
