@@ -14,23 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from timenet_lib.course import live_page, maintain
+from timenet_lib.course import live_page, maintain, strokes
 from timenet_lib.course.figures import LIVE_PAGE, write_manifest
 from timenet_lib.course.live_page import (
     RUNTIME,
     SOURCES,
     STAGES,
-    WIDTH,
-    Trial,
     border_words,
     build_page,
-    draw_stroke,
-    palette,
     source_hash,
-    trial_words,
 )
 from timenet_lib.course.manifest import check_manifest
 from timenet_lib.course.runner import RunResult
+from timenet_lib.course.strokes import WIDTH, Trial, draw_stroke, palette, trial_words
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.score import Scoring
@@ -161,8 +157,8 @@ class Half(TimeNet):
 def test_the_trial_counts_strokes_that_are_found_and_the_error_that_is_left(monkeypatch):
     example = live_page.Example("die", "die", torch.full((3, 64, 64), -0.6), torch.zeros(64, 64, dtype=torch.bool))
     defective = example._replace(mask=~example.mask)
-    monkeypatch.setattr(live_page, "palette", lambda picture: ["#ffffff", "#808080", "#202020"])
-    trials = live_page.try_strokes(Half(), [example, defective, example])
+    monkeypatch.setattr(strokes, "palette", lambda picture: ["#ffffff", "#808080", "#202020"])
+    trials = strokes.try_strokes(Half(), [example, defective, example])
     assert trials["first"] == trials["white"] == Trial(2, 2, pytest.approx(0.5, abs=0.01))
     assert trials["own"][:2] == (6, 2)
     assert trials["least"][:2] == trials["black"][:2] == (2, 0)
