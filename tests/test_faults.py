@@ -25,9 +25,11 @@ from faults import Changes, Child, Command
 from PIL import Image
 
 from timenet_lib.course import maintain
-from timenet_lib.course.figures import save_table, write_manifest
+from timenet_lib.course.evidence import Table
+from timenet_lib.course.figures import write_manifest
 from timenet_lib.course.manifest import check_manifest
 from timenet_lib.course.runner import RunResult
+from timenet_lib.course.show import Show
 from timenet_lib.data.drawn import draw_texture
 from timenet_lib.engine.processes import claimed
 from timenet_lib.presets import CI
@@ -286,8 +288,10 @@ def test_figures_are_whole_wherever_their_refreshing_is_killed(tmp_path):
 
 STAND_IN = """
 import os, pathlib, time
-from timenet_lib.course.figures import save_table
-save_table(["a"], [["1"]], "One.", "00_table", "a table", figure_dir, source="00_a.ipynb", record={{"seed": 0}})
+from timenet_lib.course.evidence import Table
+from timenet_lib.course.show import Show
+show = Show("00_a.ipynb", figure_dir, seed=0)
+show(Table("One.", ("a",), [("1",)]), "00_table", alt="a table")
 pathlib.Path({marker!r}).write_text(str(os.getpid()))
 time.sleep(2)
 """
@@ -297,7 +301,7 @@ time.sleep(2)
 def test_figures_stay_as_they_are_where_a_notebook_is_killed(tmp_path):
     """The kernel ends with the process that was killed, and the next run does all of it."""
     figures, notebooks, marker = tmp_path / "figures", tmp_path / "notebooks", tmp_path / "kernel"
-    save_table(["a"], [["0"]], "Old.", "00_table", "a table", figures, source="00_a.ipynb")
+    Show("00_a.ipynb", figures)(Table("Old.", ("a",), [("0",)]), "00_table", alt="a table")
     before = {p.name: p.read_bytes() for p in figures.iterdir()}
     parameters = nbformat.v4.new_code_cell("preset = 'ci'\nfigure_dir = ''", metadata={"tags": ["parameters"]})
     cells = [parameters, nbformat.v4.new_code_cell(STAND_IN.format(marker=str(marker)))]

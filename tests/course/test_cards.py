@@ -119,7 +119,7 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_was(clone, monkeypatch)
         raise OSError(28, "No space left on device")
 
     before = snapshot(clone)
-    monkeypatch.setattr("timenet_lib.weights.os.fsync", full)
+    monkeypatch.setattr("timenet_lib.files.os.fsync", full)
     with pytest.raises(OutputError, match="cannot be written"):
         cards.write_cards(clone)
     assert snapshot(clone) == before

@@ -103,62 +103,6 @@ RIGHT_ANSWERS = {
 }
 
 
-def heun_in_place(v, xt, t, dt, c):
-    here = v(xt, full(t, xt), c)
-    there = v(xt + dt * here, full(t + dt, xt), c)
-    xt += dt * (here + there) / 2
-    return xt
-
-
-def our_velocity_in_place(u, xt, t, c):
-    t.neg_().add_(1)
-    return u(xt, t, c).neg_()
-
-
-def straight_velocity_in_place(xt, s, t):
-    xt *= (s - 1) / (1 - t + t * s)
-    return xt
-
-
-def steered_in_place(xt, v, t_map):
-    xt += (1 - t_map[:, None]) * v
-    return xt
-
-
-def survives_in_place(hat_a, hat_1, x_a, x1, masks):
-    hat_a -= hat_1
-    x_a -= x1
-    x_a *= masks[:, None]
-    return (hat_a * x_a).sum((1, 2, 3)) / x_a.square_().sum((1, 2, 3))
-
-
-def f5_in_place(d1, d2, w):
-    d1 *= w * d2.max() / d1.max() if d1.max() > 0 else 0.0
-    d1 += d2
-    return d1
-
-
-def auroc_in_place(scores, defective):
-    scores -= scores.min()
-    return auroc(scores, defective)
-
-
-def gain_interval_in_place(a, b):
-    a -= b
-    return ends(a)
-
-
-IN_PLACE = {
-    "heun": heun_in_place,
-    "our_velocity": our_velocity_in_place,
-    "straight_velocity": straight_velocity_in_place,
-    "steered": steered_in_place,
-    "survives": survives_in_place,
-    "formula_5": f5_in_place,
-    "auroc": auroc_in_place,
-    "gain_interval": gain_interval_in_place,
-}
-
 WRONG_ANSWERS = {
     "heun": {
         "points of the shape": lambda v, xt, t, dt, c: xt.sum(),
@@ -269,9 +213,22 @@ def test_a_right_answer_is_right_and_none_and_errors_are_named(name):
     assert check(name, raising) == "it raises ValueError: no"
 
 
-@pytest.mark.parametrize("name", IN_PLACE)
+def spoiling(answer):
+    """Let an answer overwrite what it was given, as one that works in place does."""
+
+    def spoilt(*args):
+        value = answer(*args)
+        for each in args:
+            if isinstance(each, torch.Tensor | np.ndarray):
+                each[...] = 0
+        return value
+
+    return spoilt
+
+
+@pytest.mark.parametrize("name", RIGHT_ANSWERS)
 def test_a_right_answer_may_work_in_place(name):
-    assert check(name, IN_PLACE[name]) == RIGHT
+    assert check(name, spoiling(RIGHT_ANSWERS[name])) == RIGHT
 
 
 def test_a_wrong_answer_that_works_in_place_gets_its_hint():

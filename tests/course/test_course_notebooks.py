@@ -124,7 +124,7 @@ def test_a_good_notebook_has_no_problems(tmp_path):
 def test_a_picture_without_alt_text_is_found_out(tmp_path, metadata):
     picture = new_output("display_data", {"image/jpeg": "iVBO", "text/plain": "Figure"}, metadata=metadata)
     (problem,) = check(write(tmp_path, normalise(executed(code("x", picture)))))
-    assert problem == "cell 3 shows a picture without alt text: save_figure gives it one"
+    assert problem == "cell 3 shows a picture without alt text: show(figure, name) gives it one"
 
 
 def test_sources_edited_after_the_run_are_found_out_also_once_normalised(tmp_path):

@@ -1,10 +1,13 @@
-"""What notebook 00 draws, on a model of preset ci."""
+"""What notebooks 00 and 06 draw of t, on a model of preset ci."""
 
 import numpy as np
 import pytest
+import torch
 
-from timenet_lib.course import explore, models
+from timenet_lib.course import explore, models, separation
 from timenet_lib.errors import InputError
+
+TS = [0.5, 0.83, 0.95]
 
 
 @pytest.fixture(scope="module")
@@ -12,23 +15,43 @@ def examples(drawn_ci):
     return models.pick_examples(drawn_ci, 32, [("die", "chip"), ("wood", "good")])
 
 
-def test_a_trained_model_is_found_again(model):
+@pytest.fixture(scope="module")
+def pair(drawn_ci):
+    return models.pick_examples(drawn_ci, 32, [("cable", "swapped_cores"), ("cable", "good")])
+
+
+@pytest.fixture(scope="module")
+def side_by_side(model, pair):
+    return separation.separation_explorer(model, [pair], TS)
+
+
+def counts(viewer):
+    return {p["title"]: p["count"] for p in viewer.content["items"][0]["panels"]}
+
+
+def test_a_trained_model_is_found_again_and_weights_that_are_not_shipped_are_refused(model):
     again = models.course_model("ci")
     assert again.hashes == model.hashes
     assert set(again.calibration) == {"flow_0", "flow_1", "timenet"}
-
-
-def test_weights_that_are_not_shipped_are_refused():
     with pytest.raises(InputError, match="no weights of preset paper"):
         models.course_model("paper")
 
 
 def test_examples_have_their_masks(examples, drawn_ci):
     assert [e.name for e in examples] == ["die, chip", "wood, good"]
+    assert explore.column_title(examples[0]) == "die\nchip"
     assert examples[0].mask.any()
     assert not examples[1].mask.any()
     with pytest.raises(InputError, match="no kind 'chipp'"):
         models.pick_examples(drawn_ci, 32, [("die", "chipp")])
+
+
+def test_the_outline_lies_around_the_defect_which_stays_in_sight(examples):
+    plain = torch.as_tensor((examples[0].x1.movedim(0, -1) + 1) * 127.5).round().byte().numpy()
+    plain, mask = (x.repeat(3, 0).repeat(3, 1) for x in (plain, examples[0].mask.numpy()))
+    changed = (examples[0].outlined != plain).any(axis=2)
+    assert changed.any()
+    assert not changed[mask].any()
 
 
 def test_a_stratified_subset_takes_all_kinds_in_turn(drawn_ci):
@@ -37,8 +60,7 @@ def test_a_stratified_subset_takes_all_kinds_in_turn(drawn_ci):
         mine = [s for s in subset.test if s.class_name == name]
         assert sum(not s.defective for s in mine) == 1
         assert len({s.kind for s in mine if s.defective}) == 3
-    everything = models.stratified(drawn_ci, good=99, defective=99)
-    assert set(everything.test) == set(drawn_ci.test)
+    assert set(models.stratified(drawn_ci, good=99, defective=99).test) == set(drawn_ci.test)
 
 
 def test_the_answer_has_a_row_for_everything(model, examples):
@@ -48,19 +70,11 @@ def test_the_answer_has_a_row_for_everything(model, examples):
 
 
 def test_the_explorer_holds_one_frame_for_every_t(model, examples):
-    ts = [0.5, 0.7, 0.9]
-    viewer = explore.timestep_explorer(model, examples, ts, start=0.7)
+    viewer = explore.timestep_explorer(model, examples, [0.5, 0.7, 0.9], start=0.7)
     assert viewer.step == 1
     assert [i["name"] for i in viewer.content["items"]] == ["die, chip", "wood, good"]
-    counts = {p["title"]: p["count"] for p in viewer.content["items"][0]["panels"]}
-    assert counts == {"input": 1} | dict.fromkeys(
-        ["noised", "flow 0", "flow 1 (reflow)", "TimeNet", "T map", "score map"], 3
-    )
-
-
-def test_the_explorer_refuses_two_images_of_one_name(model, examples):
-    with pytest.raises(InputError, match="2 images are named 'die, chip'"):
-        explore.timestep_explorer(model, [examples[0], examples[0]], [0.5])
+    moving = ["noised", "flow 0", "flow 1 (reflow)", "TimeNet", "T map", "score map"]
+    assert counts(viewer) == {"input": 1} | dict.fromkeys(moving, 3)
 
 
 def test_noise_fades_as_t_grows(model, examples):
@@ -75,8 +89,7 @@ def test_noise_fades_as_t_grows(model, examples):
 def test_misses_are_the_lowest_scores_of_their_class(model, drawn_ci):
     figure = explore.misses_figure(model, drawn_ci, count=3)
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    assert len(titles) == 3
-    assert len({t.split("\n")[0] for t in titles}) == 3
+    assert len(titles) == len({t.split("\n")[0] for t in titles}) == 3
 
 
 def test_recorded_numbers_name_their_command():
@@ -84,3 +97,39 @@ def test_recorded_numbers_name_their_command():
     table = models.recorded_table("demo")
     assert "recorded: preset demo, seed 0" in table
     assert "by: timenet evaluate --weights demo" in table
+
+
+def test_a_pair_stands_above_each_other_and_starts_at_the_working_point(side_by_side):
+    panels = ("image", "rebuilt", "T map", "score map")
+    titles = [f"{who}: {what}" for who in ("defect", "sound") for what in panels]
+    assert counts(side_by_side) == dict(zip(titles, [1, 3, 3, 3] * 2, strict=True))
+    assert side_by_side.content["columns"] == 4
+    assert side_by_side.step == 1
+
+
+def test_the_readouts_are_the_predictions(side_by_side, model, pair):
+    panels = side_by_side.content["items"][0]["panels"]
+    for step, t in enumerate(TS):
+        for example, rebuilt, scores in ((pair[0], panels[1], panels[3]), (pair[1], panels[5], panels[7])):
+            p = model.predict(example.x1[None], example.class_name, t=t)
+            word = "defective" if p.defective[0] else "sound"
+            assert scores["readouts"][step].startswith(f"score {float(p.image_score[0]):.2f} ")
+            assert scores["readouts"][step].endswith(f"{p.threshold:.2f}: {word}")
+            off = 127.5 * (p.reconstruction[0] - example.x1)
+            outside = off[:, ~example.mask].square().mean().sqrt()
+            assert f"{float(outside):.0f}" in rebuilt["readouts"][step].split()
+    inside = 127.5 * (model.predict(pair[0].x1[None], "cable", t=0.5).reconstruction[0] - pair[0].x1)[:, pair[0].mask]
+    assert panels[1]["readouts"][0].startswith(f"changed by {float(inside.square().mean().sqrt()):.0f} inside, ")
+
+
+@pytest.mark.parametrize("order", [[1, 0], [0, 0], [1, 1], [0]])
+def test_a_pair_is_a_defective_and_a_sound_image(model, pair, order):
+    with pytest.raises(InputError, match=r"\(defective, sound\)"):
+        separation.separation_explorer(model, [[pair[i] for i in order]], TS)
+
+
+def test_two_images_of_one_name_are_refused(model, examples, pair):
+    with pytest.raises(InputError, match="2 images are named 'die, chip'"):
+        explore.timestep_explorer(model, [examples[0], examples[0]], [0.5])
+    with pytest.raises(InputError, match="2 images are named 'cable, swapped cores'"):
+        separation.separation_explorer(model, [pair, pair], TS)

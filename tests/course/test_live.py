@@ -3,7 +3,7 @@
 import pytest
 
 from timenet_lib.course import live, models
-from timenet_lib.course.contours import rates, verdict
+from timenet_lib.course.contours import decision, rates
 from timenet_lib.course.style import to_display
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.errors import InputError
@@ -55,7 +55,7 @@ def test_the_panels_are_what_predict_gives(explorer, model, drawn_ci):
     xt = model.reconstruct(x1, model.labels(["fabric"]), "flow_0", t=0.4, seed=7).xt[0]
     assert (noised.frames == to_display(xt)).all()
     word = "defective" if p.defective[0] else "sound"
-    assert shown(explorer, "score map")["readouts"] == [verdict(float(p.image_score[0]), p.threshold)]
+    assert shown(explorer, "score map")["readouts"] == [decision(float(p.image_score[0]), p.threshold)]
     assert shown(explorer, "score map")["readouts"][0].endswith(word)
     sample_mask = models.load_example(sample, 32).mask.numpy()
     assert shown(explorer, "found")["readouts"] == [rates(p.mask[0].numpy(), sample_mask)]

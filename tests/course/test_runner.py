@@ -11,13 +11,10 @@ from timenet_lib.course.notebooks import sources_hash
 from timenet_lib.course.runner import CellError, RunResult, find_notebooks, format_table, run_notebooks
 from timenet_lib.errors import InputError
 
-FIGURE = """from timenet_lib.course.figures import save_figure
-from timenet_lib.course.record import record
+FIGURE = """from timenet_lib.course.show import Show
 from timenet_lib.course.style import new_figure
 figure, axes = new_figure()
-save_figure(figure, "empty", "empty axes", figure_dir, source="00_good")
-record(auroc=0.75, seed=seed)
-figure"""
+Show("00_good.ipynb", figure_dir)(figure, "empty", alt="empty axes", auroc=0.75, seed=seed)"""
 ENVIRONMENT = """import os
 print(os.environ["PYTHONHASHSEED"], os.environ["OMP_NUM_THREADS"], os.environ["MPLBACKEND"].split(".")[-1])"""
 VIEWER = """import numpy as np
@@ -104,10 +101,8 @@ def test_the_copy_is_stamped_with_the_sources_that_it_ran(good):
     assert executed.metadata.kernelspec.name == "python3"
 
 
-def test_progress_has_a_line_at_the_start_and_one_at_the_end(good):
-    lines = good[2].splitlines()
-    assert lines[0] == "00_good  9 cells"
-    assert lines[-1].startswith("00_good  done")
+def test_a_bar_says_which_notebook_runs(good):
+    assert "00_good: 100%" in good[2]
 
 
 @pytest.fixture(scope="module")
@@ -157,15 +152,15 @@ def test_what_a_cell_or_the_library_is_warned_of_is_reported_and_not_what_others
 def test_a_cell_that_nearly_ran_out_of_time_counts_as_failed(seconds, failed):
     injected = nbformat.v4.new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]})
     cell = nbformat.v4.new_code_cell("work()", metadata={"papermill": {"duration": seconds}})
-    error = runner._complaint(nbformat.v4.new_notebook(cells=[injected, cell]), 10, False)
+    error = runner._complaint(nbformat.v4.new_notebook(cells=[injected, cell]), 10, stderr_is_error=False)
     assert error == (CellError(1, "work()", "took 9 of the 10 seconds a cell may take") if failed else None)
 
 
 def test_stderr_is_an_error_only_where_it_is_said_to_be():
     output = nbformat.v4.new_output("stream", name="stderr", text="\x1b[31mmind this\x1b[0m\n")
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("work()", outputs=[output])])
-    assert runner._complaint(nb, 10, False) is None
-    assert runner._complaint(nb, 10, True) == CellError(1, "work()", "wrote to stderr:\nmind this\n")
+    assert runner._complaint(nb, 10, stderr_is_error=False) is None
+    assert runner._complaint(nb, 10, stderr_is_error=True) == CellError(1, "work()", "wrote to stderr:\nmind this\n")
 
 
 def test_the_table_names_what_failed_where_and_why(good, bad):

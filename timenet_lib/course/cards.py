@@ -1,4 +1,4 @@
-"""What `make run` measured, put where a reader looks: in each notebook's card, and in the README's map."""
+"""Put what `make run` measured where a reader looks: in each notebook's card, and in the README's map."""
 
 import json
 import math
@@ -31,12 +31,12 @@ def write_run(out: Path, parameters: Mapping[str, Any], results: Sequence[RunRes
 
 
 def cores() -> int:
-    """Return on how many cores this process may run."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_run(path: Path, notebooks: Sequence[Path]) -> dict[str, dict[str, float]]:
-    """Return what a run wrote; one that failed, of other notebooks, or not made as the cards say, is an InputError."""
+    """Read what a run wrote; raises InputError if it failed, lacks notebooks, or was not made as the cards say."""
     if not path.is_file():
         raise InputError(f"no {path}: `make run` writes it")
     run = json.loads(path.read_text())
@@ -62,7 +62,7 @@ def memory(mb: float) -> str:
 
 
 def card(taken: Mapping[str, float]) -> str:
-    """Return the part of a notebook's card that says what `make run` measured."""
+    """Write the part of a notebook's card that says what `make run` measured."""
     return (
         f"**It takes** {minutes(taken['seconds'])} and {memory(taken['mb'])} of memory, "
         "measured by `make run` at preset demo on two cores"
@@ -83,25 +83,27 @@ def write_cards(repository: Path) -> None:
         own = taken[path.stem]
         written[path] = with_card(path, card(own))
         short = f" {minutes(own['seconds']).replace('minutes', 'min').replace('minute', 'min')}, {memory(own['mb'])} |"
-        text = put(re.compile(ROW.format(number=path.stem[:2])), rf"\g<1>{short}", text, f"README's row of {path.stem}")
+        text = put(
+            re.compile(ROW.format(number=path.stem[:2])), rf"\g<1>{short}", text, where=f"README's row of {path.stem}"
+        )
     total = math.ceil(sum(own["seconds"] for own in taken.values()) / 60)
-    written[readme] = put(TOTAL, f"`make run` takes about {total} minutes", text, "README's total").encode()
+    written[readme] = put(TOTAL, f"`make run` takes about {total} minutes", text, where="README's total").encode()
     for path, content in written.items():
         write_atomically(path, content)
 
 
 def with_card(path: Path, words: str) -> bytes:
-    """Return a notebook with these words in its card, its stamp renewed if it was valid."""
+    """Put these words into a notebook's card; renew its stamp if it was valid."""
     nb: Any = nbformat.read(path, as_version=4)
     valid = nb.metadata.get("timenet", {}).get("sources") == sources_hash(nb)
-    nb.cells[1].source = put(CARD, words, nb.cells[1].source, f"the card of {path.name}")
+    nb.cells[1].source = put(CARD, words, nb.cells[1].source, where=f"the card of {path.name}")
     if valid:
         stamp(nb)
     return dump(normalise(nb))
 
 
-def put(pattern: re.Pattern[str], words: str, text: str, where: str) -> str:
-    """Replace what the pattern finds, which has to be there once."""
+def put(pattern: re.Pattern[str], words: str, text: str, *, where: str) -> str:
+    """Replace what the pattern finds; raises InputError unless it is there once."""
     text, count = pattern.subn(words, text)
     if count != 1:
         raise InputError(f"{where}: found {count} times, not once")

@@ -1,5 +1,4 @@
-"""Checkers for the exercises: each takes the reader's function and returns a sentence that says what is wrong, or that
-nothing is."""
+"""Checkers for the exercises: each takes the reader's function and says what is wrong with it, or "right"."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -14,7 +13,7 @@ VERDICTS = ("holds", "does not", "undecided")
 
 
 def attempt(f: Callable[..., Any], shape: tuple[int, ...], kind: str, *args: Any) -> tuple[Any, str]:
-    """Return what a reader's function gives for copies of args, and what keeps it from being compared, or nothing."""
+    """Call a reader's function on copies of args; also say what keeps its value from being compared, if anything."""
     try:
         value = f(*deepcopy(args))  # it may work in place
     except Exception as error:
@@ -28,11 +27,20 @@ def attempt(f: Callable[..., Any], shape: tuple[int, ...], kind: str, *args: Any
     return value, "" if fits else f"it should return {kind}"
 
 
-def compare(value: Any, expected: Any, wrong: Mapping[str, Any], otherwise: str, atol: float = 1e-6) -> str:
-    """Return that a value is right, what the known wrong one that it equals says, or otherwise."""
+def compare(value: Any, expected: Any, wrong: Mapping[str, Any], *, hint: str, atol: float = 1e-6) -> str:
+    """Say that a value is right, or what is wrong with the known wrong one that it equals, or else the hint."""
     if close(value, expected, atol):
         return RIGHT
-    return next((says for says, x in wrong.items() if close(value, x, atol)), otherwise)
+    return next((says for says, x in wrong.items() if close(value, x, atol)), hint)
+
+
+def grade(
+    f: Callable[..., Any], args: Sequence[Any], expected: Any, *, kind: str, wrong: Mapping[str, Any], hint: str,
+    atol: float = 1e-6,
+) -> str:  # fmt: skip
+    """Call a reader's function on args and compare; kind says in words what it should return."""
+    value, problem = attempt(f, np.shape(expected), kind, *args)
+    return problem or compare(value, expected, wrong, hint=hint, atol=atol)
 
 
 def close(a: Any, b: Any, atol: float = 1e-6) -> bool:
@@ -55,14 +63,13 @@ def check_heun(step: Callable[..., Any]) -> str:
     first = (1 + t) * x
     second = (1 + t + dt) * (x + dt * first)
     kind = f"points of the shape of xt, {tuple(x.shape)}"
-    value, problem = attempt(step, tuple(x.shape), kind, v, x, t, dt, c)
     wrong = {
         "that is Euler's step: the velocity at the other end is to be averaged in": x + dt * first,
         "the second velocity is to be taken at t + dt, not at t": x + dt * (first + (1 + t) * (x + dt * first)) / 2,
         "it adds both velocities: the mean of the two is meant": x + dt * (first + second),
     }
-    otherwise = "compare with xt + dt (v(xt, t, c) + v(xt + dt v(xt, t, c), t + dt, c)) / 2"
-    says = problem or compare(value, x + dt * (first + second) / 2, wrong, otherwise)
+    hint = "compare with xt + dt (v(xt, t, c) + v(xt + dt v(xt, t, c), t + dt, c)) / 2"
+    says = grade(step, (v, x, t, dt, c), x + dt * (first + second) / 2, kind=kind, wrong=wrong, hint=hint)
     if says == RIGHT and len(calls) != 2:
         return f"right, but it asks for the velocity {len(calls)} times; two are enough"
     return says
@@ -85,8 +92,8 @@ def check_our_velocity(ours: Callable[..., Any]) -> str:
         "the velocity is turned round; but at our t the share of noise, u's s, is 1 - t": -u(xt, t, c),
         "xt is the same picture in both notations: only t and the velocity change": -u(-xt, 1 - t, c),
     }
-    value, problem = attempt(ours, (5, 2), "velocities of the shape of xt, (5, 2)", u, xt, t, c)
-    return problem or compare(value, -u(xt, 1 - t, c), wrong, "what is s at our t, and which way does dz/ds point?")
+    kind, hint = "velocities of the shape of xt, (5, 2)", "what is s at our t, and which way does dz/ds point?"
+    return grade(ours, (u, xt, t, c), -u(xt, 1 - t, c), kind=kind, wrong=wrong, hint=hint)
 
 
 def check_gain(gain: Callable[..., Any]) -> str:
@@ -106,7 +113,7 @@ def check_gain(gain: Callable[..., Any]) -> str:
     outside = "a gain lies between 0 (forgotten) and 1 (kept)"
     hint = "E[x1 | xt] = t s² / (t² s² + (1 - t)²) xt, and a deviation d of x1 changes xt by t d"
     inside = all(0 <= float(each) <= 1 + 1e-6 for each in value)
-    return compare(value, expected, wrong, hint if inside else outside)
+    return compare(value, expected, wrong, hint=hint if inside else outside)
 
 
 def check_straight_velocity(velocity: Callable[..., Any]) -> str:
@@ -115,7 +122,6 @@ def check_straight_velocity(velocity: Callable[..., Any]) -> str:
     Paper: section 2.1.3, algorithm 1, on x1 ~ N(0, s²).
     """
     xt, s, t = torch.tensor([1.0, -2.0, 0.5]), 0.3, 0.6
-    value, problem = attempt(velocity, (3,), "a tensor of the shape of xt, (3,)", xt, s, t)
     way = 1 - t + t * s
     of_flow_0 = (t * s**2 - (1 - t)) / (t**2 * s**2 + (1 - t) ** 2) * xt
     wrong = {
@@ -124,7 +130,8 @@ def check_straight_velocity(velocity: Callable[..., Any]) -> str:
         "that is flow 0's velocity, the mean over independent pairs; here x0 and x1 belong together": of_flow_0,
         "v points from the noise to the image: s x0 - x0": (1 - s) / way * xt,
     }
-    says = problem or compare(value, (s - 1) / way * xt, wrong, "on the line xt = (1 - t) x0 + t s x0: solve it for x0")
+    kind, hint = "a tensor of the shape of xt, (3,)", "on the line xt = (1 - t) x0 + t s x0: solve it for x0"
+    says = grade(velocity, (xt, s, t), (s - 1) / way * xt, kind=kind, wrong=wrong, hint=hint)
     if says != RIGHT:
         return says
     at_1, problem = attempt(velocity, (3,), "", xt, 0.1, 1.0)
@@ -148,8 +155,8 @@ def check_steered(steered: Callable[..., Any]) -> str:
         "one T an image: but each pixel has its own": xt + (1 - each.mean(dim=(2, 3), keepdim=True)) * v,
     }
     kind = f"images of the shape of xt, {tuple(xt.shape)}"
-    value, problem = attempt(steered, tuple(xt.shape), kind, xt, v, t_map)
-    return problem or compare(value, xt + (1 - each) * v, wrong, "compare with xt + (1 - T) v")
+    hint = "compare with xt + (1 - T) v"
+    return grade(steered, (xt, v, t_map), xt + (1 - each) * v, kind=kind, wrong=wrong, hint=hint)
 
 
 def check_survives(survives: Callable[..., Any]) -> str:
@@ -180,9 +187,9 @@ def check_survives(survives: Callable[..., Any]) -> str:
         "the scalar product and the unit are upside down": 1 / share(left, d),
         "that is the share that was repaired": 1 - share(left, d),
     }
-    value, problem = attempt(survives, (3,), "a number a pair, (3,)", hat_a, hat_1, x_a, x1, masks)
     hint = "sum over colours and pixels of (hat_a - hat_1) times (x_a - x1) in the mask, through that of (x_a - x1)²"
-    return problem or compare(value, share(left, d), wrong, hint)
+    args = hat_a, hat_1, x_a, x1, masks
+    return grade(survives, args, share(left, d), kind="a number a pair, (3,)", wrong=wrong, hint=hint)
 
 
 def check_formula_5(f: Callable[..., Any]) -> str:
@@ -207,7 +214,7 @@ def check_formula_5(f: Callable[..., Any]) -> str:
     per_image = torch.stack([7 * b.max() / a.max() * a + b for a, b in zip(d1, d2, strict=True)])
     wrong = {"the maxima are taken image by image: that is the scope 'image'; here they run over all maps": per_image}
     hint = "it is not (w max d2 / max d1) d1 + d2; compare term by term"
-    return compare(value, 7 * d2.max() / d1.max() * d1 + d2, wrong, hint)
+    return compare(value, 7 * d2.max() / d1.max() * d1 + d2, wrong, hint=hint)
 
 
 def check_auroc(auroc: Callable[..., Any]) -> str:
@@ -228,11 +235,10 @@ def check_auroc(auroc: Callable[..., Any]) -> str:
         * (bad.size * good.size)
         / scores.size**2,
     }
-    value, problem = attempt(auroc, (), "one number", scores, defective)
     hint = (
         "over all pairs of a defective and a sound image: 1 where the defective one scores higher, 1/2 for a tie, mean"
     )
-    return problem or compare(value, above + ties / 2, wrong, hint)
+    return grade(auroc, (scores, defective), above + ties / 2, kind="one number", wrong=wrong, hint=hint)
 
 
 def check_gain_interval(interval: Callable[..., Any]) -> str:
@@ -246,7 +252,6 @@ def check_gain_interval(interval: Callable[..., Any]) -> str:
     (low_a, high_a), (low_b, high_b) = (np.quantile(x, [0.025, 0.975]) for x in (a, b))
     gain = a - b
     error = 1.96 * gain.std() / len(gain) ** 0.5
-    value, problem = attempt(interval, (2,), "two numbers, (low, high)", a, b)
     wrong = {
         "two intervals set against each other: subtract draw by draw, a draw's images are the same for both": (
             low_a - high_b,
@@ -261,7 +266,8 @@ def check_gain_interval(interval: Callable[..., Any]) -> str:
             gain.mean() + error,
         ),
     }
-    return problem or compare(value, np.quantile(gain, [0.025, 0.975]), wrong, "look at the draws of a - b", 2e-4)
+    kind, hint, expected = "two numbers, (low, high)", "look at the draws of a - b", np.quantile(gain, [0.025, 0.975])
+    return grade(interval, (a, b), expected, kind=kind, wrong=wrong, hint=hint, atol=2e-4)
 
 
 def check_verdict(verdict: Callable[..., Any]) -> str:

@@ -1,4 +1,4 @@
-"""The equation index: every numbered equation and algorithm of the paper, where the course has it and the library.
+"""The equation index: where the course and the library have each numbered equation and algorithm of the paper.
 
 A function says "Paper: eq. (4)" or "Paper: algorithm 1" in its docstring; a notebook cell carries the tag eq-4 or
 algorithm-1. The table in notebooks/README.md is made from both and stands between two markers.
@@ -22,7 +22,7 @@ BEGIN, END = "<!-- equation index -->", "<!-- end of equation index -->"
 
 
 def functions(package: Path) -> dict[str, list[str]]:
-    """Return for each item the library's functions and classes whose docstrings name it; those of the course apart."""
+    """Find for each item the functions and classes whose docstrings name it, without those of the course."""
     found: dict[str, list[str]] = {item: [] for item in ITEMS}
     for path in sorted(package.rglob("*.py")):
         if "course" in path.relative_to(package).parts:
@@ -36,7 +36,7 @@ def functions(package: Path) -> dict[str, list[str]]:
 
 
 def named(docstring: str) -> list[str]:
-    """Return the items that a docstring's line "Paper: ..." names; one that is not in ITEMS is an InputError."""
+    """List the items that a docstring's line "Paper: ..." names; raises InputError if one is not in ITEMS."""
     line = next((line for line in docstring.splitlines() if line.strip().startswith("Paper:")), "")
     items = [f"eq-{n}" for n in re.findall(r"eq\. \((\d+)\)", line)]
     items += [f"algorithm-{n}" for n in re.findall(r"[Aa]lgorithm (\d+)", line)]
@@ -44,7 +44,7 @@ def named(docstring: str) -> list[str]:
 
 
 def cells(notebook: Path) -> dict[str, list[nbformat.NotebookNode]]:
-    """Return for each item the cells of a notebook that are tagged with it."""
+    """Find for each item the cells of a notebook that are tagged with it."""
     found: dict[str, list[nbformat.NotebookNode]] = {item: [] for item in ITEMS}
     for cell in nbformat.read(notebook, as_version=4).cells:
         tags = [t for t in cell.metadata.get("tags", ()) if t.startswith(("eq-", "algorithm-"))]
@@ -54,7 +54,7 @@ def cells(notebook: Path) -> dict[str, list[nbformat.NotebookNode]]:
 
 
 def known(items: list[str], where: str) -> list[str]:
-    """Return the items; one that the paper does not have is an InputError."""
+    """Pass the items on; raises InputError if the paper does not have one of them."""
     for item in items:
         if item not in ITEMS:
             raise InputError(f"{where}: no equation or algorithm {item!r} in the paper: {', '.join(ITEMS)}")
@@ -62,7 +62,7 @@ def known(items: list[str], where: str) -> list[str]:
 
 
 def index_table(repository: Path) -> str:
-    """Return the index as a Markdown table: item, cells by their In [n], functions."""
+    """Write the index as a Markdown table: item, cells by their In [n], functions."""
     lines = ["| the paper's | notebook, cell | `timenet_lib` |", "| --- | --- | --- |"]
     library = functions(repository / "timenet_lib")
     notebooks = {path: cells(path) for path in sorted((repository / "notebooks").glob("*.ipynb"))}

@@ -3,39 +3,33 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from timenet_lib.course import formulas
-from timenet_lib.course.models import Example, check_names, load_example
+from timenet_lib.course.models import Example, check_names, load_example, stack
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import Prediction, TimeNet
-from timenet_lib.pictures import heat, outline
+from timenet_lib.pictures import Number, heat
 
 T_RANGE = (0.5, 1.0)  # of the colours of a T map
 PICTURE = 0.95  # inches
 
 
-def stack(examples: Sequence[Example]) -> tuple[torch.Tensor, list[str]]:
-    """Return the images of some examples as a batch, and their classes."""
-    return torch.stack([e.x1 for e in examples]), [e.class_name for e in examples]
-
-
 def column_title(example: Example) -> str:
-    """Return an example's name, a word a line."""
+    """Write an example's name with one word on each line."""
     return example.name.replace(", ", "\n").replace(" ", "\n")
 
 
 def score_range(p: Prediction) -> tuple[float, float]:
-    """Return the range of the colours of a score map, up to three times the threshold of an image score."""
+    """Give the range of a score map's colours: up to three times the threshold of an image score."""
     assert p.threshold is not None
     return 0.0, 3 * p.threshold
 
 
 def answer_figure(model: TimeNet, examples: Sequence[Example], seed: int = 0) -> Figure:
-    """Draw, a column an image: input, mask, the reconstructions of all methods, the T map, the score map."""
+    """Draw, one column per image: input, mask, the reconstructions of all methods, the T map, the score map."""
     x1, classes = stack(examples)
     predictions = {method: model.predict(x1, classes, method, seed=seed) for method in model.methods}
     best = predictions[model.methods[-1]]
@@ -51,34 +45,31 @@ def answer_figure(model: TimeNet, examples: Sequence[Example], seed: int = 0) ->
 
 
 def over_t(
-    model: TimeNet, examples: Sequence[Example], ts: Sequence[float], seed: int = 0
-) -> dict[str, list[Prediction]]:
-    """Return each method's predictions for every t."""
+    model: TimeNet, examples: Sequence[Example], ts: Sequence[Number], *, seed: int
+) -> tuple[list[np.ndarray], dict[str, list[Prediction]]]:
+    """Show the noised images for every t, and predict by each method from them."""
     x1, classes = stack(examples)
-    return {m: [model.predict(x1, classes, m, t=t, seed=seed) for t in ts] for m in model.methods}
+    c = model.labels(classes)
+    noised = [to_display(model.reconstruct(x1, c, "flow_0", t=t, seed=seed).xt) for t in ts]
+    return noised, {m: [model.predict(x1, classes, m, t=t, seed=seed) for t in ts] for m in model.methods}
 
 
 def timestep_explorer(
-    model: TimeNet, examples: Sequence[Example], ts: Sequence[float], seed: int = 0, start: float = 0.83
+    model: TimeNet, examples: Sequence[Example], ts: Sequence[Number], *, seed: int = 0, start: float = 0.83
 ) -> Viewer:
-    """Return a viewer that slides t: noised image, all reconstructions, T map and score map of each example."""
+    """Make a viewer that slides t: noised image, all reconstructions, T map and score map of each example."""
     check_names(examples)
-    x1, _ = stack(examples)
-    c = model.labels([e.class_name for e in examples])
-    noised = [to_display(model.reconstruct(x1, c, "flow_0", t=t, seed=seed).xt) for t in ts]
-    predictions = over_t(model, examples, ts, seed)
+    noised, predictions = over_t(model, examples, ts, seed=seed)
     items = {}
     for i, example in enumerate(examples):
         panels = [
-            Panel("input", outline(to_display(example.x1), example.mask.numpy(), scale=3), caption="defect outlined"),
+            Panel("input", example.outlined, caption="defect outlined"),
             Panel("noised", [frames[i] for frames in noised]),
         ]
         for method, each in predictions.items():
-            frames = [to_display(p.reconstruction[i]) for p in each]
             scores = [f"score {float(p.image_score[i]):.2f}" for p in each]
-            panels.append(Panel(LABELS[method], frames, readouts=scores, colour=COLOURS[method]))
-        panels += map_panels(predictions[model.methods[-1]], i)
-        items[example.name] = panels
+            panels.append(rebuilt_panel(each, i, title=LABELS[method], method=method, readouts=scores))
+        items[example.name] = panels + map_panels(predictions[model.methods[-1]], i)
     return Viewer(
         items,
         list(ts),
@@ -90,14 +81,22 @@ def timestep_explorer(
     )
 
 
-def map_panels(predictions: Sequence[Prediction], i: int) -> list[Panel]:
-    """Return the panels of the T map and of the score map of image i."""
+def rebuilt_panel(
+    predictions: Sequence[Prediction], i: int, *, title: str, method: str, readouts: Sequence[str], caption: str = ""
+) -> Panel:
+    """Show the reconstructions of image i, framed in the method's colour."""
+    frames = [to_display(p.reconstruction[i]) for p in predictions]
+    return Panel(title, frames, caption, readouts=readouts, colour=COLOURS[method])
+
+
+def map_panels(predictions: Sequence[Prediction], i: int, readouts: Sequence[str] = ()) -> list[Panel]:
+    """Show the T map, if there is one, and the score map of image i, with readouts under the latter."""
     panels = []
     if predictions[0].timestep_map is not None:
         maps = [p.timestep_map[i].numpy() for p in predictions if p.timestep_map is not None]
         panels.append(Panel("T map", [heat(m, *T_RANGE, "viridis") for m in maps], caption="dark: 0.5, bright: 1"))
     scores = [heat(p.score_map[i].numpy(), *score_range(p)) for p in predictions]
-    return [*panels, Panel("score map", scores, caption="bright: most different")]
+    return [*panels, Panel("score map", scores, "bright: most different", readouts=readouts)]
 
 
 def row_over_t(model: TimeNet, example: Example, ts: Sequence[float], seed: int = 0) -> Figure:
@@ -105,17 +104,14 @@ def row_over_t(model: TimeNet, example: Example, ts: Sequence[float], seed: int 
 
     Paper: figure 5.
     """
-    c = model.labels([example.class_name])
-    rows: dict[str, list[np.ndarray | Heat]] = {"noised": []}
-    for t in ts:
-        rows["noised"].append(to_display(model.reconstruct(example.x1[None], c, "flow_0", t=t, seed=seed).xt[0]))
-    for method, predictions in over_t(model, [example], ts, seed).items():
-        rows[method] = [to_display(p.reconstruction[0]) for p in predictions]
+    noised, predictions = over_t(model, [example], ts, seed=seed)
+    rows = {"noised": [frames[0] for frames in noised]}
+    rows |= {method: [to_display(p.reconstruction[0]) for p in each] for method, each in predictions.items()}
     return image_grid(rows, [f"t = {t:.2f}" for t in ts], size=PICTURE)
 
 
 def misses_figure(model: TimeNet, index: FolderIndex, seed: int = 0, count: int = 8) -> Figure:
-    """Draw the defective images that the last method scores lowest, at most one a class, against its threshold."""
+    """Draw the defective images that the last method scores lowest, at most one per class, against its threshold."""
     size = model.preset.image_size
     lowest: dict[str, tuple[float, Example, Prediction]] = {}
     for sample in (s for s in index.test if s.defective):

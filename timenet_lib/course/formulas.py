@@ -5,7 +5,7 @@ _OPERATORS = frozenset("=+-()[],≥") | {"max"}
 
 
 def _token(text: str) -> str:
-    """Return MathML as it is, and a bare word as a number, an operator or a name."""
+    """Leave MathML as it is; mark a bare word as a number, an operator or a name."""
     if text.startswith("<"):
         return text
     if text in _OPERATORS:
@@ -31,12 +31,12 @@ def _block(*parts: str) -> str:
 
 
 def _f(d1: str, d2: str, w: str) -> tuple[str, ...]:
-    """Return F(d1, d2, w) = w (max d2 / max d1) d1 + d2."""
+    """F(d1, d2, w) = w (max d2 / max d1) d1 + d2."""
     return ("F", "(", d1, ",", d2, ",", w, ")", "=", w, _over(_row("max", d2), _row("max", d1)), d1, "+", d2)
 
 
 def _step(t: str) -> tuple[str, ...]:
-    """Return xt + (1 - t) v(xt, t, c), with another name for the first t."""
+    """xt + (1 - t) v(xt, t, c), with another name for the first t."""
     xt = _sub("x", "t")
     return (xt, "+", "(", "1", "-", t, ")", "v", "(", xt, ",", "t", ",", "c", ")")
 

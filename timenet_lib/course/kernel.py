@@ -1,19 +1,23 @@
-"""A kernel of its own for a run: this interpreter, nobody's settings, fixed hashes, and no network if so wished."""
+"""A kernel of its own for a run: this interpreter, nobody's settings, fixed hashes, no network if so wished."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from unittest.mock import patch
 
-import nbclient.output_widget
+import psutil
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbclient.output_widget import OutputWidget
 
 from timenet_lib.course import offline
 
-NAME = "timenet-run"
+_POLL_SECONDS = 0.3
 _ARGV = [
     "-m",
     "ipykernel_launcher",
@@ -27,71 +31,54 @@ _ARGV = [
 
 
 @contextlib.contextmanager
-def private_kernel(env: Mapping[str, str] | None = None, no_network: bool = False) -> Iterator[str]:
-    """Offer a kernel under the name that is yielded, for as long as the context lasts.
+def private_kernel(env: Mapping[str, str] | None = None, no_network: bool = False) -> Iterator[type]:
+    """Offer a kernel manager class for as long as the context lasts; `env` is added to the kernels' environment.
 
-    `env` is added to the kernel's environment. The environment of this process changes while the context lasts (that is
-    how Jupyter finds a kernel). Output widgets are kept from answering the kernel, which makes headless runs hang at
-    random (nbclient issue 312).
+    Output widgets are kept from answering the kernel: that makes headless runs hang at random (nbclient issue 312).
     """
     with tempfile.TemporaryDirectory(prefix="timenet-kernel-") as folder:
-        root = Path(folder)
-        _write_spec(root, _kernel_env(root, env or {}, no_network))
-        jupyter = {
-            "JUPYTER_PATH": str(root / "data"),
-            "JUPYTER_DATA_DIR": str(root / "data"),
-            "JUPYTER_RUNTIME_DIR": str(root / "runtime"),
+        values = {
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "PYTHONHASHSEED": "0",
+            "IPYTHONDIR": str(Path(folder, "ipython")),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            **(env or {}),
         }
-        with _environ(jupyter), _silent_output_widgets():
-            yield NAME
+        if no_network:
+            guard = _write_guard(Path(folder, "guard"))
+            paths = [str(guard), values.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
+            values["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        spec = KernelSpec(argv=[sys.executable, *_ARGV], display_name="timenet-run", language="python", env=values)
+        with patch.object(OutputWidget, "sync_state", lambda self: None):
+            yield type("PrivateKernel", (AsyncKernelManager,), {"kernel_spec": spec})
 
 
-def _kernel_env(root: Path, env: Mapping[str, str], no_network: bool) -> dict[str, str]:
-    values = {
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "PYTHONHASHSEED": "0",
-        "IPYTHONDIR": str(root / "ipython"),
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        **env,
-    }
-    if no_network:
-        guard = root / "guard"
-        guard.mkdir()
-        shutil.copy(offline.__file__, guard / "timenet_offline.py")
-        (guard / "sitecustomize.py").write_text("import timenet_offline\n\ntimenet_offline.install()\n")
-        paths = [str(guard), values.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
-        values["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return values
+def _write_guard(folder: Path) -> Path:
+    folder.mkdir()
+    shutil.copy(offline.__file__, folder / "timenet_offline.py")
+    (folder / "sitecustomize.py").write_text("import timenet_offline\n\ntimenet_offline.install()\n")
+    return folder
 
 
-def _write_spec(root: Path, env: Mapping[str, str]) -> None:
-    folder = root / "data" / "kernels" / NAME
-    folder.mkdir(parents=True)
-    (root / "runtime").mkdir(mode=0o700)
-    spec = {"argv": [sys.executable, *_ARGV], "display_name": NAME, "language": "python", "env": dict(env)}
-    (folder / "kernel.json").write_text(json.dumps(spec))
+class PeakMemory:
+    """The most memory, in MB, that the processes started within the context have taken together."""
 
+    def __enter__(self) -> "PeakMemory":
+        self.mb = 0.0
+        self._before = {child.pid for child in psutil.Process().children(recursive=True)}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+        return self
 
-@contextlib.contextmanager
-def _environ(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
 
-
-@contextlib.contextmanager
-def _silent_output_widgets() -> Iterator[None]:
-    widget = nbclient.output_widget.OutputWidget
-    before = widget.sync_state
-    widget.sync_state = lambda self: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        widget.sync_state = before  # type: ignore[method-assign]
+    def _follow(self) -> None:
+        while not self._done.wait(_POLL_SECONDS):
+            total = 0
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # it may have ended since
+                    total += child.memory_info().rss if child.pid not in self._before else 0
+            self.mb = max(self.mb, total / 1e6)

@@ -5,28 +5,27 @@ a kernel its still picture is what there is.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import numpy as np
 import traitlets
 
-from timenet_lib.course.contours import rates, verdict
-from timenet_lib.course.explore import T_RANGE, score_range
+from timenet_lib.course.contours import FOUND, decision, rates
+from timenet_lib.course.explore import map_panels, rebuilt_panel
 from timenet_lib.course.models import Example, load_example
-from timenet_lib.course.scoring import FOUND
-from timenet_lib.course.style import COLOURS, LABELS, to_display
+from timenet_lib.course.style import LABELS, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, Sample
 from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.keyed import image_noise
 from timenet_lib.path import interpolate
-from timenet_lib.pictures import Number, heat, outline
+from timenet_lib.pictures import Number, outline
 from timenet_lib.solvers import full_t
 
 NAMES = ("class", "image", "noise seed", "t", "method")  # what there is to choose, in this order
-TS = tuple(round(0.05 * i, 2) for i in range(6, 20))
+T_VALUES = tuple(round(0.05 * i, 2) for i in range(6, 20))
 SEEDS = 10
 
 
@@ -46,7 +45,7 @@ class LiveExplorer(Viewer):
         index: FolderIndex,
         start: tuple[str, str] | None = None,
         seed: int = 0,
-        ts: Sequence[Number] = TS,
+        ts: Sequence[Number] = T_VALUES,
     ) -> None:
         samples = {name: [s for s in index.test if s.class_name == name] for name in index.classes}
         self._model, self._samples = model, {name: each for name, each in samples.items() if each}
@@ -61,12 +60,12 @@ class LiveExplorer(Viewer):
         self.chosen = first
         self.observe(self._follow, "chosen")
 
-    def to_html(self, path: str | Path, title: str) -> NoReturn:
+    def page(self, title: str) -> NoReturn:
         """Refuse: a page has no kernel."""
         raise InputError("live exploration needs a kernel, so it makes no page: export a viewer that holds its frames")
 
     def _place(self, start: tuple[str, str] | None) -> tuple[int, int]:
-        """Return where a class, and the first image of a kind of it, stand in their lists."""
+        """Find a class, and the first image of a kind of it, in their lists."""
         for k, samples in enumerate(self._samples.values()):
             for i, sample in enumerate(samples):
                 if start in (None, (sample.class_name, sample.kind)):
@@ -74,7 +73,7 @@ class LiveExplorer(Viewer):
         raise InputError(f"no test image of (class, kind) {start}: the classes are {', '.join(self._samples)}")
 
     def _options(self, class_number: int) -> list[list[str]]:
-        """Return the names to choose from, a list for each of NAMES."""
+        """List the names to choose from, for each of NAMES."""
         classes = list(self._samples)
         images = image_names(self._samples[classes[class_number]])
         methods = [LABELS[method] for method in self._model.methods]
@@ -107,16 +106,15 @@ class LiveExplorer(Viewer):
         self.content = self.content | self._encoded({"": panels}) | now
 
     def _predict(self, chosen: Sequence[int]) -> list[Panel]:
-        """Ask the model, keep its prediction, and return the panels."""
+        """Ask the model, keep its prediction, and show it."""
         name = list(self._samples)[chosen[0]]
         example = load_example(self._samples[name][chosen[1]], self._model.preset.image_size)
         seed, t, method = self._seeds[chosen[2]], self._ts[chosen[3]], self._model.methods[chosen[4]]
         x1 = example.x1[None]
         self.prediction = self._model.predict(x1, name, method, t=t, seed=seed)
         xt = interpolate(image_noise(x1, seed), x1, full_t(t, x1))
-        photo = outline(to_display(example.x1), example.mask.numpy(), scale=3)
         return [
-            Panel("input", photo, readouts=[example.name], caption="true defect outlined"),
+            Panel("input", example.outlined, readouts=[example.name], caption="true defect outlined"),
             Panel("noised", to_display(xt[0]), readouts=[f"t = {t:.2f}"]),
             *panels_of(self.prediction, example, method),
         ]
@@ -128,26 +126,24 @@ class LiveExplorer(Viewer):
 
 
 def panels_of(p: Prediction, example: Example, method: str) -> list[Panel]:
-    """Return a prediction of one image as panels: reconstruction, T map, score map, what is found."""
-    assert p.threshold is not None
+    """Show a prediction of one image: reconstruction, T map, score map, what is found."""
     assert p.mask is not None
-    score, found = verdict(float(p.image_score[0]), p.threshold), p.mask[0].numpy()
+    found = p.mask[0].numpy()
+    *t_map, score = map_panels([p], 0, [decision(float(p.image_score[0]), p.threshold)])
     if p.timestep_map is None:
-        size = p.score_map.shape[-1]
-        t_map = Panel("T map", np.full((size, size, 3), 230, np.uint8), "only TimeNet has one", [""])
+        t_map = [Panel("T map", np.full((*found.shape, 3), 230, np.uint8), "only TimeNet has one", readouts=[""])]
     else:
-        picture, mean = heat(p.timestep_map[0].numpy(), *T_RANGE, "viridis"), float(p.timestep_map.mean())
-        t_map = Panel("T map", picture, "dark: 0.5, bright: 1", [f"mean {mean:.2f}"])
-    contour = outline(to_display(example.x1), found, FOUND, 3)
+        t_map = [replace(t_map[0], readouts=[f"mean {float(p.timestep_map.mean()):.2f}"])]
+    contour = outline(to_display(example.x1), found, FOUND, scale=3)
     return [
-        Panel("rebuilt", to_display(p.reconstruction[0]), readouts=[LABELS[method]], colour=COLOURS[method]),
-        t_map,
-        Panel("score map", heat(p.score_map[0].numpy(), *score_range(p)), "bright: most different", [score]),
-        Panel("found", contour, "above the pixel threshold", [rates(found, example.mask.numpy())]),
+        rebuilt_panel([p], 0, title="rebuilt", method=method, readouts=[LABELS[method]]),
+        *t_map,
+        score,
+        Panel("found", contour, "above the pixel threshold", readouts=[rates(found, example.mask.numpy())]),
     ]
 
 
 def image_names(samples: Sequence[Sample]) -> list[str]:
-    """Return a name for each image: its kind, and its number within the kind."""
+    """Name each image: its kind, and its number within the kind."""
     kinds = [s.kind.replace("_", " ") for s in samples]
     return [f"{kind} {kinds[:i].count(kind) + 1}" for i, kind in enumerate(kinds)]

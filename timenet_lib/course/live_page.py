@@ -8,28 +8,28 @@ import base64
 import gzip
 import io
 import json
-import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from html import escape, unescape
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
-from PIL import Image, ImageColor, ImageDraw
+from jaxtyping import UInt8
+from PIL import Image
 
 from timenet_lib.course.explore import T_RANGE
-from timenet_lib.course.models import Example, course_data, load_example, pick_examples
+from timenet_lib.course.models import Example, course_data, load_example, pick_examples, stack
+from timenet_lib.course.strokes import RED, STROKES, WIDTH, palette, trial_words, try_strokes
 from timenet_lib.course.style import COLOURS, to_display
+from timenet_lib.course.viewer import fill
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.export import check_onnx, export_onnx
 from timenet_lib.files import sha256, write_atomically
-from timenet_lib.path import as_float
 from timenet_lib.pictures import HEAT_MAP
 from timenet_lib.pooling import image_score, smooth
 from timenet_lib.score import Scoring
@@ -43,15 +43,7 @@ SOUND = {  # numbers of good test images, the first shown first
     "fabric": (13, 10), "button": (0, 8), "cable": (1, 4), "capsule": (7, 8), "die": (5, 9),
     "gear": (6, 8), "leather": (3, 9), "mosaic": (3, 4), "resistor": (7, 8), "wood": (3, 12),
 }  # fmt: skip
-STROKES = (  # what "show me one" draws, in shares of the image
-    ((0.31, 0.63), (0.41, 0.47), (0.53, 0.50), (0.66, 0.56), (0.72, 0.41)),
-    ((0.28, 0.34), (0.50, 0.52), (0.72, 0.69)),
-    ((0.55, 0.25), (0.42, 0.38), (0.58, 0.50), (0.42, 0.63), (0.56, 0.75)),
-)
-PALETTE, WIDTH = 5, 4  # colours of an image, pixels of the brush
-FAILED = 0.5  # a repair that leaves more of the error has failed
 BORDER = (1, 2, 3)  # pixels, counted from 0 at an edge, of which the page says what they count
-RED = "#e62828"
 _HERE = Path(__file__).parent
 LICENCE = """MIT License
 
@@ -71,17 +63,6 @@ COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER I
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE."""
 
 
-class Trial(NamedTuple):
-    """What strokes in one sort of colour came to: how many there were, how many were found, and how much error stays.
-
-    left is the median share of the root mean square error under the stroke that the repair still has.
-    """
-
-    strokes: int
-    found: int
-    left: float
-
-
 def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
     """Write the page for a calibrated TimeNet of the drawn data set; runtime is the unpacked npm package."""
     folder = Path(runtime)
@@ -93,7 +74,7 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
     refuse_alarms(model, examples)
     with tempfile.TemporaryDirectory() as place:
         onnx = export_onnx(model, Path(place) / "timenet.onnx", "timenet")
-        check_onnx(model, onnx, torch.stack([e.x1 for e in examples]), [e.class_name for e in examples])
+        check_onnx(model, onnx, *stack(examples))
         packed = {name: pack(file.read_bytes()) for name, file in {**files, "model": onnx}.items()}
     known, hashes = model.calibrated("timenet"), weights_of(model)
     parts = {
@@ -122,13 +103,12 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
         "script": (_HERE / SCRIPT).read_text(encoding="utf-8"),
         **packed,
     }
-    template = (_HERE / TEMPLATE).read_text(encoding="utf-8")
-    write_atomically(Path(path), re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], template).encode())
+    write_atomically(Path(path), fill(_HERE / TEMPLATE, **parts).encode())
     return Path(path)
 
 
 def page_examples(data: FolderIndex, size: int) -> list[Example]:
-    """Return the images of the page: a sound one, the running example with its defect, then the other sound ones."""
+    """Load the page's images: a sound one, the running example with its defect, then the other sound ones."""
     sound = []
     for class_name, numbers in SOUND.items():
         good = [s for s in data.test if s.class_name == class_name and not s.defective]
@@ -137,7 +117,7 @@ def page_examples(data: FolderIndex, size: int) -> list[Example]:
 
 
 def page_state(model: TimeNet, examples: Sequence[Example]) -> dict[str, Any]:
-    """Return what the script of the page reads as `state`."""
+    """Gather what the script of the page reads as `state`."""
     size, threshold = model.preset.image_size, model.calibrated("timenet").threshold
     tables = {
         name: matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
@@ -167,21 +147,10 @@ def page_state(model: TimeNet, examples: Sequence[Example]) -> dict[str, Any]:
     }
 
 
-def palette(picture: UInt8[np.ndarray, "h w 3"], count: int = PALETTE) -> list[str]:
-    """Return the main colours of an image as #rrggbb, the one that stands out most in its middle first."""
-    small = Image.fromarray(picture).quantize(count, method=Image.Quantize.MEDIANCUT)
-    flat = small.getpalette() or []
-    colours = np.array(flat[: 3 * count]).reshape(-1, 3)
-    quarter = picture.shape[0] // 4
-    middle = picture[quarter:-quarter, quarter:-quarter].reshape(-1, 1, 3).astype(float)
-    contrast = np.linalg.norm(middle - colours, axis=-1).mean(axis=0)
-    return ["#" + "".join(f"{v:02x}" for v in colours[i]) for i in np.argsort(-contrast)]
-
-
 def refuse_alarms(model: TimeNet, examples: Sequence[Example]) -> None:
-    """Raise an InputError where a sound example reaches the threshold: the page says that none does."""
+    """Raise InputError if a sound example reaches the threshold: the page says that none does."""
     sound = [e for e in examples if not e.mask.any()]
-    scores = model.predict(torch.stack([e.x1 for e in sound]), [e.class_name for e in sound], "timenet").image_score
+    scores = model.predict(*stack(sound), "timenet").image_score
     threshold = model.calibrated("timenet").threshold
     found = [f"{e.name} {s:.2f}" for e, s in zip(sound, scores.tolist(), strict=True) if s >= threshold]
     if found:
@@ -190,87 +159,16 @@ def refuse_alarms(model: TimeNet, examples: Sequence[Example]) -> None:
         )
 
 
-def try_strokes(model: TimeNet, examples: Sequence[Example]) -> dict[str, Trial]:
-    """Draw the first scripted stroke on each sound image in many colours, and see what TimeNet makes of it."""
-    sound = [e for e in examples if not e.mask.any()]
-    threshold = model.calibrated("timenet").threshold
-    results: dict[str, list[tuple[bool, float]]] = {k: [] for k in ("first", "own", "least", "white", "black", "red")}
-    for e in sound:
-        picture = to_display(e.x1)
-        own = palette(picture)
-        sorts = {
-            "first": own[:1],
-            "own": own,
-            "least": own[-1:],
-            "white": ["#ffffff"],
-            "black": ["#000000"],
-            "red": [RED],
-        }
-        colours = list(dict.fromkeys(c for each in sorts.values() for c in each))
-        drawn, strokes = zip(*(draw_stroke(picture, STROKES[0], colour) for colour in colours), strict=True)
-        x1 = as_float(torch.from_numpy(np.stack(drawn)).movedim(-1, 1))
-        p = model.predict(x1, e.class_name, "timenet")
-        for k, colour in enumerate(colours):
-            under = torch.from_numpy(strokes[k])
-            before, after = ((x[k] - e.x1)[:, under].square().mean().sqrt() for x in (x1, p.reconstruction))
-            for sort in (name for name, each in sorts.items() if colour in each):
-                results[sort].append((float(p.image_score[k]) >= threshold, float(after / before)))
-    return {
-        sort: Trial(len(each), sum(found for found, _ in each), float(np.median([left for _, left in each])))
-        for sort, each in results.items()
-    }
-
-
-def draw_stroke(
-    picture: UInt8[np.ndarray, "h w 3"], points: Sequence[tuple[float, float]], colour: str
-) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-    """Return an image with a stroke of WIDTH px through points, shares of its size, and which pixels it covers."""
-    size, fine = picture.shape[0], 8
-    mask = Image.new("L", (size * fine, size * fine))
-    pen, ends = ImageDraw.Draw(mask), [(x * size * fine, y * size * fine) for x, y in points]
-    pen.line(ends, fill=255, width=WIDTH * fine)
-    for x, y in ends:
-        pen.circle((x, y), WIDTH * fine / 2, fill=255)
-    share = np.asarray(mask.resize((size, size), Image.Resampling.BOX), float)[..., None] / 255
-    drawn = picture * (1 - share) + np.array(ImageColor.getrgb(colour)) * share
-    return np.round(drawn).astype(np.uint8), share[..., 0] > 0.5
-
-
 def false_alarms(model: TimeNet, data: FolderIndex) -> dict[str, str]:
-    """Return how many sound test images there are, and how many of them are called defective."""
+    """Count the sound test images, and those of them that are called defective."""
     sound = [s for s in data.test if not s.defective]
     found = model.predict([s.path for s in sound], [s.class_name for s in sound], "timenet").defective
     assert found is not None
     return {"sound": str(len(sound)), "alarms": str(int(found.sum()))}
 
 
-def trial_words(trials: Mapping[str, Trial]) -> str:
-    """Return what the trial found, as items of the page's list."""
-    names = {
-        "first": "the first colour of each image, which stands out most",
-        "own": f"all its {PALETTE} colours",
-        "least": "the colour that stands out least",
-        "white": "white",
-        "black": "black",
-        "red": f"a bright red, {RED}",
-    }
-    rows = [
-        f"<li>{names[k]}: {t.found} of {t.strokes} found, {100 * t.left:.0f} % left"
-        f"{', a failed repair' if t.left > FAILED else ''}</li>"
-        for k, t in trials.items()
-    ]
-    words = (
-        "Not every stroke is found, and no repair is perfect. Tried when this page was made: one stroke of "
-        f"{WIDTH} px on each sound image. Found is what reaches the threshold; left is the share of the error under "
-        "the stroke (root mean square, from the untouched image) that the repair still has, a median; "
-        f"above {100 * FAILED:.0f} % it is called failed."
-    )
-    hardest = min(trials, key=lambda k: trials[k].found / trials[k].strokes)
-    return "\n".join([f"<li>{words}", "<ul>", *rows, "</ul>", f"The smallest share is found in {names[hardest]}.</li>"])
-
-
 def border_words(size: int, scoring: Scoring) -> str:
-    """Return what a pixel near an edge of an unsmoothed score map counts in the image score, beside a central one."""
+    """Say how much a pixel near an edge of a score map counts in the image score, compared with a central one."""
     impulses = torch.zeros(1 + len(BORDER), size, size)
     for impulse, column in zip(impulses, (size // 2, *BORDER), strict=True):
         impulse[size // 2, column] = 1
@@ -279,43 +177,23 @@ def border_words(size: int, scoring: Scoring) -> str:
     return f"with index {', '.join(map(str, BORDER))}, counted from 0 at an edge, counts {shares} of one in the middle"
 
 
-def stale(page: str | Path, records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return in what a page differs from the weights' records and calibration and from its sources, a line each.
-
-    records holds the record of each of STAGES, and under "calibration" what calibration.json holds.
-    """
-    text = Path(page).read_text(encoding="utf-8")
-    said = dict(re.findall(r'<meta name="timenet-(\w+)" content="([^"]*)">', text[:4000]))
-    hashes = json.loads(unescape(said.get("weights", "{}")))
-    advice = "run python -m timenet_lib.course.maintain page FOLDER"
-    lines = [f"holds another {name} than its record names: {advice}" for name in STAGES
-             if hashes.get(name) != records[name]["sha256"]]  # fmt: skip
-    state = re.search(r'<script type="application/json" id="state">(.*?)</script>', text, re.DOTALL)
-    threshold = records["calibration"]["methods"]["timenet"]["threshold"]
-    if state is None or json.loads(state[1])["threshold"] != threshold:
-        lines.append(f"has another threshold than {threshold}, which calibration.json names: {advice}")
-    if said.get("sources") != source_hash():
-        lines.append(f"was made from other sources than {', '.join(SOURCES)}: {advice}")
-    return lines
-
-
 def weights_of(model: TimeNet) -> dict[str, str]:
-    """Return the SHA-256 of the weights that the page holds."""
+    """Look up the SHA-256 of the weights that the page holds."""
     return {name: ({**model.hashes, "extractor": model.extractor["sha256"]})[name] for name in STAGES}
 
 
 def source_hash() -> str:
-    """Return the SHA-256 of the page's own sources."""
+    """Compute the SHA-256 of the page's own sources."""
     return sha256(b"".join((_HERE / name).read_bytes() for name in SOURCES))
 
 
 def pack(content: bytes) -> str:
-    """Return bytes as gzip in base64; equal bytes give equal text."""
+    """Compress bytes, as gzip in base64; equal bytes give equal text."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 
 def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """Return an image as the address of a PNG."""
+    """Write an image as the address of a PNG."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

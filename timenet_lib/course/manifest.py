@@ -14,7 +14,6 @@ from timenet_lib.course.notebooks import is_injected
 from timenet_lib.errors import InputError
 from timenet_lib.files import sha256
 
-MAKERS = {".html": "save_viewer", ".md": "save_table", ".csv": "save_table"}
 Code = dict[str, dict[int, str]]  # by notebook, then by the cell's index among all cells
 
 
@@ -32,17 +31,19 @@ def complete_manifest(figure_dir: str | Path, notebooks_dir: str | Path) -> None
 
 
 def check_manifest(figure_dir: str | Path, notebooks_dir: str | Path, weights_dir: str | Path) -> list[str]:
-    """Return what does not fit among figures, notebooks, weights and recorded data, a line each."""
+    """List what does not fit among figures, notebooks, weights and recorded data, a line for each."""
     folder, weights, entries = Path(figure_dir), Path(weights_dir), read_manifest(figure_dir)
     code = read_code(entries, Path(notebooks_dir))
-    lines = [f"{entry['file']}: {line}" for entry in entries for line in _problems(entry, folder, code, weights)]
+    lines = [
+        f"{entry['file']}: {line}" for entry in entries for line in _problems(entry, folder, code=code, weights=weights)
+    ]
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("[!.]*") if path.is_file()}
     unlisted = there - {MANIFEST, LIVE_PAGE} - {entry["file"] for entry in entries}
     return lines + [f"{file}: is there, but not listed in {MANIFEST}" for file in sorted(unlisted)]
 
 
 def read_code(entries: Sequence[dict[str, Any]], folder: Path) -> Code:
-    """Return the code cells of each notebook of the entries that is there; what papermill put in does not count."""
+    """Read the code cells of the entries' notebooks, if they are there; what papermill put in does not count."""
     code = {}
     for source in {entry.get("source", "") for entry in entries}:
         if (folder / source).is_file():
@@ -52,32 +53,35 @@ def read_code(entries: Sequence[dict[str, Any]], folder: Path) -> Code:
 
 
 def code_hash(cells: dict[int, str]) -> str:
-    """Return the SHA-256 of a notebook's code cells, joined with newlines."""
+    """Compute the SHA-256 of a notebook's code cells, joined with newlines."""
     return sha256("\n".join(cells.values()).encode())
 
 
 def find_cell(entry: dict[str, Any], code: Code) -> int:
-    """Return the index of the one code cell that holds a file's name; none or several are an InputError."""
+    """Find the one code cell that shows a file; raises InputError if none or several do."""
     path, source = Path(entry["file"]), entry.get("source", "")
     if source not in code:
         raise InputError(f"the source {source!r} of {path.name} is no notebook that is there")
-    maker = MAKERS.get(path.suffix, "save_figure")
-    found = [i for i, text in code[source].items() if _holds(text, path.stem, maker)]
+    is_page = path.suffix == ".html"
+    found = [i for i, text in code[source].items() for call in shown_in(text) if call == (path.stem, is_page)]
     if len(found) != 1:
-        raise InputError(f"one cell of {source} must hold '{path.stem}' for {maker}, found {found or 'none'}")
+        call = f"show(..., '{path.stem}'{', title=...' if is_page else ''})"
+        raise InputError(f"one cell of {source} must hold {call}, found {found or 'none'}")
     return found[0]
 
 
-def _holds(text: str, name: str, maker: str) -> bool:
-    """Tell whether code holds a name as a string, outside calls that save other kinds of file by the same name."""
-    nodes = list(ast.walk(ast.parse(TransformerManager().transform_cell(text), "a code cell")))
-    others = {"save_figure", *MAKERS.values()} - {maker}
-    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in others]
-    apart = {id(node) for call in calls for node in ast.walk(call)}
-    return any(isinstance(node, ast.Constant) and node.value == name and id(node) not in apart for node in nodes)
+def shown_in(text: str) -> list[tuple[str, bool]]:
+    """List what the calls of show and recorded in a cell show: its name, and whether it is a page, with a title=."""
+    tree = ast.parse(TransformerManager().transform_cell(text), "a code cell")
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) == 2]
+    return [
+        (call.args[1].value, any(keyword.arg == "title" for keyword in call.keywords))
+        for call in calls
+        if ast.unparse(call.func).startswith(("show", "recorded")) and isinstance(call.args[1], ast.Constant)
+    ]
 
 
-def _problems(entry: dict[str, Any], folder: Path, code: Code, weights: Path) -> Iterator[str]:
+def _problems(entry: dict[str, Any], folder: Path, *, code: Code, weights: Path) -> Iterator[str]:
     file, record, said = folder / entry["file"], entry.get("record", {}), {**entry, **entry.get("record", {})}
     yield from (f"has no {key}" for key in ("alt", "preset", "seed") if said.get(key) in (None, ""))
     if not file.is_file() or sha256(file.read_bytes()) != entry["sha256"]:

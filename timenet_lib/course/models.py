@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from timenet_lib.course.style import to_display
 from timenet_lib.data.drawn import VERSION, drawn_folder
 from timenet_lib.data.drawn.writer import cache_home
 from timenet_lib.data.folder import FolderIndex, Sample, index_folder
@@ -18,12 +20,13 @@ from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.evaluate import format_table
 from timenet_lib.files import sha256
+from timenet_lib.pictures import outline
 from timenet_lib.presets import Preset, get_preset
 from timenet_lib.weights import has_stage, shipped_weights
 
 
 def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device: str = "cpu") -> TimeNet:
-    """Return the shipped model of preset demo, or train one: always at preset ci, at demo with from_scratch.
+    """Load the shipped model of preset demo, or train one: always at preset ci, at demo with from_scratch.
 
     What is trained is kept in the cache and resumed there, by preset, its fields, version of the data and seed.
     """
@@ -42,7 +45,7 @@ def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device:
 
 
 def course_data(preset: str | Preset, data_dir: str = "") -> FolderIndex:
-    """Return the test side of a folder of the reader's, or of the drawn data set of the preset."""
+    """Index the test side of the reader's folder, or of the preset's drawn data set."""
     p = get_preset(preset) if isinstance(preset, str) else preset
     folder = Path(data_dir) if data_dir else drawn_folder(**p.drawn)
     return index_folder(folder, parts=("test",))
@@ -56,9 +59,14 @@ class Example(NamedTuple):
     x1: Float[Tensor, "3 h w"]
     mask: Bool[Tensor, "h w"]
 
+    @property
+    def outlined(self) -> UInt8[np.ndarray, "h3 w3 3"]:
+        """The image to look at, three times as large, with its defect outlined."""
+        return outline(to_display(self.x1), self.mask.numpy(), scale=3)
+
 
 def pick_examples(index: FolderIndex, size: int, kinds: Sequence[tuple[str, str]], number: int = 0) -> list[Example]:
-    """Return one test image for each (class, kind); number counts within the kind, up to its last."""
+    """Load one test image for each (class, kind); number counts within the kind, up to its last."""
     examples = []
     for class_name, kind in kinds:
         found = [s for s in index.test if (s.class_name, s.kind) == (class_name, kind)]
@@ -68,8 +76,13 @@ def pick_examples(index: FolderIndex, size: int, kinds: Sequence[tuple[str, str]
     return examples
 
 
+def stack(examples: Sequence[Example]) -> tuple[Tensor, list[str]]:
+    """Stack the images of some examples into a batch; also list their classes."""
+    return torch.stack([e.x1 for e in examples]), [e.class_name for e in examples]
+
+
 def check_names(examples: Iterable[Example]) -> None:
-    """Refuse two examples of one name, of which a viewer would show only the last: an InputError."""
+    """Refuse two examples of one name, of which a viewer would show only the last."""
     names = [example.name for example in examples]
     for name in names:
         if names.count(name) > 1:
@@ -77,7 +90,7 @@ def check_names(examples: Iterable[Example]) -> None:
 
 
 def one_kind_a_class(index: FolderIndex) -> list[tuple[str, str]]:
-    """Return each class with its first kind of defect, "good" where it has none."""
+    """List each class with its first kind of defect, "good" if it has none; eight classes at most."""
     kinds = {
         name: sorted({s.kind for s in index.test if s.class_name == name and s.defective}) for name in index.classes
     }
@@ -88,7 +101,7 @@ def load_example(sample: Sample, size: int) -> Example:
     """Load one sample with its mask."""
     mask = torch.zeros(size, size, dtype=torch.bool) if sample.mask_path is None else load_mask(sample.mask_path, size)
     kind = sample.kind.replace("_", " ")
-    return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask)
+    return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask=mask)
 
 
 def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:

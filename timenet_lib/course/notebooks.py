@@ -16,6 +16,7 @@ from timenet_lib.files import write_atomically
 
 MAX_BYTES = 1_000_000
 MAX_LINES = 25
+NUMBERS_MIME = "application/vnd.timenet.metrics+json"  # of what a cell records
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _INJECTED = {"injected-parameters", "papermill-error-cell-tag"}
 _KEPT_CELL_METADATA = ("tags", "jupyter", "editable", "deletable")
@@ -27,7 +28,7 @@ _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 
 
 def normalise(nb: NotebookNode) -> NotebookNode:
-    """Return a notebook in its one committed form; idempotent, and the same for two runs with the same outputs.
+    """Bring a notebook into its one committed form; idempotent, and the same for two runs with the same outputs.
 
     Injected cells, timing, papermill's and widgets' metadata go, and so does the live view of a widget, whose still
     picture stays.
@@ -57,13 +58,13 @@ def normalise_file(path: str | Path) -> bool:
 
 
 def sources_hash(nb: NotebookNode) -> str:
-    """Return the SHA-256 of all cells' kinds and sources, without injected cells."""
+    """Compute the SHA-256 of all cells' kinds and sources, without injected cells."""
     parts = [f"{cell.cell_type}\0{cell.source}" for cell in nb.cells if not is_injected(cell)]
     return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()
 
 
 def stamp(nb: NotebookNode) -> None:
-    """Write down in the notebook's metadata that its outputs stem from its present sources."""
+    """Note in a notebook that its outputs stem from its present sources."""
     nb.metadata["timenet"] = {"sources": sources_hash(nb)}
 
 
@@ -72,8 +73,15 @@ def is_injected(cell: NotebookNode) -> bool:
     return bool(_INJECTED & set(cell.metadata.get("tags", ())))
 
 
+def recorded_numbers(nb: NotebookNode) -> dict[str, float | int]:
+    """Collect all numbers that a notebook's outputs carry; the last one wins if a name recurs."""
+    outputs = [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
+    found = [output.get("data", {}).get(NUMBERS_MIME, {}) for output in outputs]
+    return {name: value for numbers in found for name, value in numbers.items()}
+
+
 def check(nb_path: str | Path) -> list[str]:
-    """Return what keeps a notebook from being committed, a line each; none where all is well."""
+    """List what keeps a notebook from being committed, a line for each problem."""
     raw = Path(nb_path).read_bytes()
     nb = nbformat.reads(raw.decode(), as_version=4)
     problems = []
@@ -108,7 +116,7 @@ def _cell_problems(cell: NotebookNode) -> list[str]:
             problems.append(f"wrote to stderr: {text.strip().splitlines()[0] if text.strip() else ''}")
         for mime in output.get("data", {}):
             if mime.startswith("image/") and not output.metadata.get(mime, {}).get("alt"):
-                problems.append("shows a picture without alt text: save_figure gives it one")
+                problems.append("shows a picture without alt text: show(figure, name) gives it one")
         if found := _ABSOLUTE_PATH.search(text):
             problems.append(f"shows an absolute path: {found.group()}")
         if found := _ADDRESS.search(text):
@@ -117,7 +125,6 @@ def _cell_problems(cell: NotebookNode) -> list[str]:
 
 
 def _text(output: NotebookNode) -> str:
-    """Return all that is text in an output, without escape sequences."""
     data = output.get("data", {})
     parts = [output.get("text", ""), *output.get("traceback", ())]
     parts += [str(value) for mime, value in data.items() if not mime.startswith(("image/", "application/"))]
@@ -125,7 +132,7 @@ def _text(output: NotebookNode) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text without its ANSI colours."""
+    """Remove ANSI colours."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
@@ -136,7 +143,7 @@ def _cell(cell: NotebookNode) -> NotebookNode:
 
 
 def _outputs(outputs: list[NotebookNode], count: int | None) -> list[NotebookNode]:
-    """Return a cell's outputs (changing them) without live widgets, and with writes to one stream joined."""
+    """Keep a cell's outputs (changing them) without live widgets, and with writes to one stream joined."""
     kept: list[NotebookNode] = []
     for output in outputs:
         output.pop("transient", None)
@@ -155,5 +162,5 @@ def _outputs(outputs: list[NotebookNode], count: int | None) -> list[NotebookNod
 
 
 def dump(nb: NotebookNode) -> bytes:
-    """Return a notebook as the bytes of its file."""
+    """Write a notebook as the bytes of its file."""
     return (nbformat.writes(nb, version=nbformat.NO_CONVERT, indent=1) + "\n").encode()

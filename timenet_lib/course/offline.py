@@ -20,25 +20,15 @@ def install() -> Callable[[], None]:
     Compiled code is not seen from here, but glibc's `RES_OPTIONS`, which child processes inherit, keeps its resolver
     from asking any name server: torch would ask one for the name of 127.0.0.1 wherever two processes train.
     """
-    options = os.environ.get("RES_OPTIONS")
-    connect, connect_ex, sendto, getaddrinfo = (
-        socket.socket.connect,
-        socket.socket.connect_ex,
-        socket.socket.sendto,
-        socket.getaddrinfo,
-    )
+    options, getaddrinfo = os.environ.get("RES_OPTIONS"), socket.getaddrinfo
+    methods = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex", "sendto")}
 
-    def guarded_connect(self: socket.socket, address: Any) -> None:
-        _refuse_outside(self, address)
-        return connect(self, address)
+    def guarded(method: Callable) -> Callable:
+        def call(self: socket.socket, *args: Any) -> Any:
+            _refuse_outside(self, args[-1])  # the address
+            return method(self, *args)
 
-    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
-        _refuse_outside(self, address)
-        return connect_ex(self, address)
-
-    def guarded_sendto(self: socket.socket, data: Any, *rest: Any) -> int:
-        _refuse_outside(self, rest[-1])
-        return sendto(self, data, *rest)
+        return call
 
     def guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> list:
         if not is_local(host):
@@ -46,12 +36,16 @@ def install() -> Callable[[], None]:
         return getaddrinfo(host, *args, **kwargs)
 
     def uninstall() -> None:
-        _set(connect, connect_ex, sendto, getaddrinfo)
+        for name, method in methods.items():
+            setattr(socket.socket, name, method)
+        socket.getaddrinfo = getaddrinfo
         os.environ.pop("RES_OPTIONS")
         if options is not None:
             os.environ["RES_OPTIONS"] = options
 
-    _set(guarded_connect, guarded_connect_ex, guarded_sendto, guarded_getaddrinfo)
+    for name, method in methods.items():
+        setattr(socket.socket, name, guarded(method))
+    socket.getaddrinfo = guarded_getaddrinfo
     os.environ["RES_OPTIONS"] = "attempts:0"
     return uninstall
 
@@ -67,13 +61,6 @@ def is_local(host: Any) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_unspecified
-
-
-def _set(connect: Any, connect_ex: Any, sendto: Any, getaddrinfo: Any) -> None:
-    socket.socket.connect = connect  # type: ignore[method-assign]
-    socket.socket.connect_ex = connect_ex  # type: ignore[method-assign]
-    socket.socket.sendto = sendto  # type: ignore[method-assign]
-    socket.getaddrinfo = getaddrinfo
 
 
 def _refuse_outside(sock: socket.socket, address: Any) -> None:

@@ -21,11 +21,10 @@ from PIL import Image
 from torch import Tensor
 
 from timenet_lib.course.models import load_example
-from timenet_lib.course.style import COLOURS, image_grid, new_figure, to_display
-from timenet_lib.data.folder import FolderIndex, Sample
+from timenet_lib.course.style import COLOURS, image_grid, new_figure
+from timenet_lib.data.folder import FolderIndex
 from timenet_lib.errors import InputError, TimeNetError
 from timenet_lib.path import as_float, as_uint8
-from timenet_lib.pictures import outline
 
 RUN = (  # listens to interrupts even where whoever started the notebook does not
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -33,14 +32,13 @@ RUN = (  # listens to interrupts even where whoever started the notebook does no
 )
 STEP = re.compile(r"step (\d+)")
 SHOW_EVERY = 0.5  # seconds
-GREY = "#767676"
 
 
 def timenet(*words: object, folder: str | Path = ".", stop_at: int | None = None) -> str:
     """Run a command of `timenet` in a folder, show what it prints while it runs, and return it.
 
-    With stop_at it is interrupted, as by Ctrl-C, once a stage has come so many steps far. Any other failure is a
-    TimeNetError with the command's last line.
+    With stop_at it is interrupted, as by Ctrl-C, once a stage has reached that step. Raises TimeNetError with the
+    command's last line if it fails otherwise.
     """
     command = [sys.executable, "-c", RUN, *map(str, words)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
@@ -67,7 +65,7 @@ def timenet(*words: object, folder: str | Path = ".", stop_at: int | None = None
 
 
 def read_some(stream: IO[bytes]) -> str:
-    """Return the next piece of a stream, up to the end of a line or of a state of a progress bar; "" at its end."""
+    """Read the next piece of a stream, to the end of a line or of a progress bar's state; "" at the stream's end."""
     piece = b""
     while (byte := stream.read(1)) and byte not in b"\r\n":
         piece += byte
@@ -99,34 +97,28 @@ class Screen:
             self.shown = time.monotonic()
 
     def step(self) -> int:
-        """Return the step that the last progress bar stands at; 0 without one."""
+        """Read the step of the last progress bar; 0 without one."""
         found = STEP.findall(self.lines[-1] or self.lines[max(0, len(self.lines) - 2)])
         return int(found[-1]) if found else 0
 
     def text(self) -> str:
-        """Return the command and what it printed."""
+        """Join the command and what it printed."""
         return "\n".join([self.title, *(line for line in self.lines if line)])
 
 
 def sheet_figure(index: FolderIndex, size: int, columns: int = 6) -> Figure:
-    """Draw the first photographs of a folder: sound ones for training, and of the test side one of each kind."""
+    """Draw a folder's first pictures: sound ones for training, and from the test side one of each kind."""
     kinds = {s.kind: s for s in reversed(index.test) if s.defective}
     rows = {"train/good": index.train[:columns], "test/good": [s for s in index.test if not s.defective][:columns]}
     rows["test/KIND"] = [kinds[k] for k in sorted(kinds)][:columns]
-    cells = {name: [shown(s, size) for s in samples] for name, samples in rows.items() if samples}
+    cells = {name: [load_example(s, size).outlined for s in samples] for name, samples in rows.items() if samples}
     return image_grid(cells, size=1.0)
 
 
-def shown(sample: Sample, size: int) -> np.ndarray:
-    """Return a photograph to look at, its defect outlined where there is a mask."""
-    example = load_example(sample, size)
-    return outline(to_display(example.x1), example.mask.numpy(), scale=3)
-
-
 def workplace(folder: str | Path, *again: str) -> Path:
-    """Return a folder of this notebook's own, made if need be, without the parts named by again.
+    """Make a folder of this notebook's own, or clear the parts of it that are named by `again`.
 
-    A folder that is not empty and that this notebook did not make is an InputError: nothing in it is touched.
+    Raises InputError if the folder is not empty and this notebook did not make it: nothing in it is touched.
     """
     folder, mark = Path(folder), Path(folder, "made-by-notebook-07.txt")
     if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.iterdir())):
@@ -158,7 +150,7 @@ def spoil(folder: str | Path, copy: str | Path) -> Path:
 
 
 def thresholds_figure(rows: Mapping[str, Float[np.ndarray, "_"]], limits: Mapping[str, float]) -> Figure:
-    """Draw image scores, a row a group of photographs, with thresholds as lines; defective groups say so by name."""
+    """Draw image scores, one row per group of images, with thresholds as lines; defective groups say so by name."""
     figure, axes = new_figure(1, 1, (8.0, 0.55 * len(rows) + 1.0))
     ax = axes[0, 0]
     spread = np.random.default_rng(0)
@@ -178,8 +170,8 @@ def thresholds_figure(rows: Mapping[str, Float[np.ndarray, "_"]], limits: Mappin
     return figure
 
 
-def loss_figure(losses: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the recorded losses of the stages, each beside the other."""
+def stages_figure(losses: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the recorded losses of the stages next to each other."""
     figure, axes = new_figure(1, len(losses), (2.8, 2.1))
     for ax, (name, loss) in zip(axes[0], losses.items(), strict=True):
         ax.plot(loss, color=COLOURS.get(name, COLOURS["timenet"]), linewidth=1.2)
@@ -189,7 +181,7 @@ def loss_figure(losses: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def relight(images: Float[Tensor, "b 3 h w"], gain: float) -> Float[Tensor, "b 3 h w"]:
-    """Return images as under another lamp: every brightness times gain, in 8 bits."""
+    """Light images by another lamp: multiply every brightness by gain, in 8 bits."""
     return as_float(as_uint8(((images + 1) * gain - 1).clamp(-1, 1)))
 
 
@@ -208,6 +200,6 @@ def heat_map_figure(folder: str | Path, rows: Sequence[Mapping[str, Any]], count
     for ax, row in zip(axes[0], best, strict=True):
         with Image.open(Path(folder) / row["heat_map"]) as picture:
             ax.imshow(np.asarray(picture))
-        verdict = "defective" if row["defective"] else "good"
-        ax.set(xticks=[], yticks=[], title=f"{Path(row['image']).parent.name}: {row['score']:.2f}, {verdict}")
+        said = "defective" if row["defective"] else "good"
+        ax.set(xticks=[], yticks=[], title=f"{Path(row['image']).parent.name}: {row['score']:.2f}, {said}")
     return figure

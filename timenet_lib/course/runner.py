@@ -15,14 +15,13 @@ from nbformat import NotebookNode
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from timenet_lib.course.figures import read_manifest
-from timenet_lib.course.kernel import private_kernel
-from timenet_lib.course.notebooks import is_injected, plain, stamp
-from timenet_lib.course.progress import Stream, Watch
-from timenet_lib.course.record import metrics_of
+from timenet_lib.course.kernel import PeakMemory, private_kernel
+from timenet_lib.course.notebooks import is_injected, plain, recorded_numbers, stamp
 from timenet_lib.errors import InputError
 
 _NEAR_TIMEOUT = 0.9
 _HEAD_LINES = 3
+_LINE_SECONDS = 15  # between the states of the progress bar in a log
 _WIDTHS, _ALIGN = (34, 8, 8, 40, 40), "<>><<"
 
 
@@ -37,7 +36,7 @@ class CellError:
 
 @dataclass
 class RunResult:
-    """What one notebook took, found and wrote; `error` is None where every cell ran."""
+    """What one notebook took, found and wrote; `error` is None if every cell ran."""
 
     notebook: Path
     output: Path
@@ -49,7 +48,7 @@ class RunResult:
 
 
 def notebooks_folder() -> Path:
-    """Return the repository's notebooks/; it is not part of an installed package."""
+    """Find the repository's notebooks/; it is not part of an installed package."""
     for home in (Path.cwd(), Path(__file__).resolve().parents[2]):
         if (home / "notebooks").is_dir() and (home / "timenet_lib").is_dir():
             return home / "notebooks"
@@ -57,7 +56,7 @@ def notebooks_folder() -> Path:
 
 
 def find_notebooks(folder: str | Path, names: Sequence[str] | None = None) -> list[Path]:
-    """Return a folder's notebooks NN_*.ipynb in reading order; with `names` ("00", stem or file) only those."""
+    """List a folder's notebooks NN_*.ipynb in reading order; with `names` ("00", stem or file) only those."""
     found = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
     if not names:
         return found
@@ -77,15 +76,15 @@ def run_notebooks(
     parameters: Mapping[str, Any],
     *,
     timeout: float | int = 600,
-    stream: Stream | None = None,
+    stream: Any = None,
     env: Mapping[str, str] | None = None,
     stderr_is_error: bool = False,
     no_network: bool = False,
 ) -> list[RunResult]:
-    """Execute copies of the notebooks in `out_dir`, one after another, whatever becomes of the others.
+    """Execute copies of the notebooks in `out_dir`, one after another; one that fails does not stop the rest.
 
     `timeout` is for a cell, in seconds; a cell that took over 90 % of it counts as failed. `env` is added to the
-    kernels' environment. Progress goes to `stream`. Parameters that a notebook does not have are refused before
+    kernels' environment. A progress bar goes to `stream`. Parameters that a notebook does not have are refused before
     anything runs. Kernels work in `out_dir`, so relative paths among the parameters start there.
     """
     for notebook in notebooks:
@@ -95,14 +94,28 @@ def run_notebooks(
     results = []
     with private_kernel(env, no_network) as kernel:
         for notebook in notebooks:
+            options = {
+                "kernel_manager_class": kernel,
+                "execution_timeout": timeout,
+                "start_timeout": max(60, timeout),
+                "progress_bar": _bar(notebook, stream),
+            }
             result = RunResult(Path(notebook), out / Path(notebook).name)
-            _run(result, parameters, kernel, timeout, stream, stderr_is_error)
+            _run(result, parameters, options)
+            if result.output.exists():
+                _read_outputs(result, parameters, timeout, stderr_is_error=stderr_is_error)
             results.append(result)
     return results
 
 
+def _bar(notebook: Path, stream: Any) -> dict[str, Any] | bool:
+    if stream is None:
+        return False
+    return {"desc": notebook.stem, "file": stream, "mininterval": 0.1 if stream.isatty() else _LINE_SECONDS}
+
+
 def format_table(results: Sequence[RunResult]) -> str:
-    """Return a table of all results and, below it, every failure in full."""
+    """Make a table of all results and, below it, every failure in full."""
     head = ("notebook", "seconds", "peak MB", "numbers", "figures")
     lines = [_row([[cell] for cell in head]), _row([["-" * len(cell)] for cell in head])]
     for result in results:
@@ -111,12 +124,9 @@ def format_table(results: Sequence[RunResult]) -> str:
         columns = [name, f"{result.seconds:.0f}", f"{result.peak_memory_mb:.0f}", numbers, ", ".join(result.figures)]
         lines.append(_row([textwrap.wrap(cell, width) for cell, width in zip(columns, _WIDTHS, strict=True)]))
     for result in results:
-        if result.error is not None:
-            source, message = (
-                textwrap.indent(result.error.source, "    | "),
-                textwrap.indent(result.error.message, "    "),
-            )
-            lines.append(f"\n{result.notebook.stem}, cell {result.error.cell}:\n{source}\n{message}")
+        if (error := result.error) is not None:
+            source, message = textwrap.indent(error.source, "    | "), textwrap.indent(error.message, "    ")
+            lines.append(f"\n{result.notebook.stem}, cell {error.cell}:\n{source}\n{message}")
     return "\n".join(lines)
 
 
@@ -129,9 +139,8 @@ def _row(columns: Sequence[Sequence[str]]) -> str:
 
 
 def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    """Refuse what papermill would pass over in silence: a misspelt parameter, a notebook without a parameters cell."""
-    nb = nbformat.read(notebook, as_version=4)
-    if _parameters_cell(nb) is None:
+    """Refuse what papermill only warns of: a misspelt parameter, a notebook without a parameters cell."""
+    if _parameters_cell(nbformat.read(notebook, as_version=4)) is None:
         raise InputError(f"{notebook.name} has no cell tagged 'parameters'")
     known = papermill.inspect_notebook(str(notebook))
     for name in parameters:
@@ -142,95 +151,74 @@ def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
 
 
 def _parameters_cell(nb: NotebookNode) -> int | None:
-    tagged = (i for i, cell in enumerate(nb.cells) if "parameters" in cell.metadata.get("tags", ()))
-    return next(tagged, None)
+    return next((i for i, cell in enumerate(nb.cells) if "parameters" in cell.metadata.get("tags", ())), None)
 
 
-def _run(
-    result: RunResult,
-    parameters: Mapping[str, Any],
-    kernel: str,
-    timeout: float | int,
-    stream: Stream | None,
-    stderr_is_error: bool,
-) -> None:
-    """Execute one notebook and fill in its result."""
-    began = time.time()
+def _run(result: RunResult, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Execute a copy of one notebook; fill in what it took and the error that stopped it, if one did."""
     source = nbformat.read(result.notebook, as_version=4)
+    at_parameters, started, began = _parameters_cell(source), [0], time.monotonic()
     result.output.unlink(missing_ok=True)
-    with Watch(result.notebook.stem, len(source.cells), stream) as watch:
-        result.error = _execute(result, source, parameters, kernel, timeout, watch)
-    result.seconds, result.peak_memory_mb = watch.seconds, watch.peak_mb
-    if result.output.exists():
-        executed = nbformat.read(result.output, as_version=4)
-        result.metrics = metrics_of(executed)
-        result.figures = _figures_since(began, result.output.parent, parameters.get("figure_dir"))
-        result.error = result.error or _complaint(executed, timeout, stderr_is_error)
-        if result.error is None:
-            stamp(executed)
-            nbformat.write(executed, result.output)
-    watch.end("failed" if result.error else "done")
-
-
-def _execute(
-    result: RunResult,
-    source: NotebookNode,
-    parameters: Mapping[str, Any],
-    kernel: str,
-    timeout: float | int,
-    watch: Watch,
-) -> CellError | None:
-    """Execute a copy of the notebook; return the error that stopped it, if one did."""
-    at_parameters = _parameters_cell(source)
 
     def number(index: int) -> int:
-        """Return the number, from 1, that a cell of the copy has in the source: papermill has put one in."""
+        """Count a cell of the copy, from 1, as in the source: papermill has put one in."""
         return index if parameters and at_parameters is not None and index > at_parameters else index + 1
 
-    try:
-        papermill.execute_notebook(
-            str(result.notebook),
-            str(result.output),
-            dict(parameters),
-            kernel_name=kernel,
-            progress_bar=False,
-            cwd=str(result.output.parent),
-            execution_timeout=timeout,
-            start_timeout=max(60, timeout),
-            on_cell_start=lambda cell, cell_index: setattr(watch, "cell", number(cell_index)),
-        )
-    except PapermillExecutionError as error:
-        return CellError(number(error.cell_index), _head(error.source), plain("\n".join(error.traceback)))
-    except (PapermillException, TimeoutError, RuntimeError) as error:
-        cell = max(1, watch.cell)
-        return CellError(cell, _head(source.cells[cell - 1].source), plain(f"{type(error).__name__}: {error}"))
-    return None
+    with PeakMemory() as memory:
+        try:
+            papermill.execute_notebook(
+                str(result.notebook),
+                str(result.output),
+                dict(parameters),
+                kernel_name="python3",
+                cwd=str(result.output.parent),
+                on_cell_start=lambda cell, cell_index: started.append(number(cell_index)),
+                **options,
+            )
+        except PapermillExecutionError as error:
+            result.error = _error(number(error.cell_index), error.source, "\n".join(error.traceback))
+        except (PapermillException, TimeoutError, RuntimeError) as error:
+            cell = max(1, started[-1])
+            result.error = _error(cell, source.cells[cell - 1].source, f"{type(error).__name__}: {error}")
+    result.seconds, result.peak_memory_mb = time.monotonic() - began, memory.mb
 
 
-def _complaint(executed: NotebookNode, timeout: float | int, stderr_is_error: bool) -> CellError | None:
+def _error(cell: int, source: str, message: str) -> CellError:
+    lines = source.strip().splitlines()
+    head = lines[:_HEAD_LINES] + (["..."] if len(lines) > _HEAD_LINES else [])
+    return CellError(cell, "\n".join(head), plain(message))
+
+
+def _read_outputs(
+    result: RunResult, parameters: Mapping[str, Any], timeout: float | int, *, stderr_is_error: bool
+) -> None:
+    """Fill in what an executed notebook found and wrote; stamp it if nothing went wrong."""
+    executed = nbformat.read(result.output, as_version=4)
+    result.metrics = recorded_numbers(executed)
+    result.figures = _figures_since(time.time() - result.seconds, result.output.parent, parameters.get("figure_dir"))
+    result.error = result.error or _complaint(executed, timeout, stderr_is_error=stderr_is_error)
+    if result.error is None:
+        stamp(executed)
+        nbformat.write(executed, result.output)
+
+
+def _complaint(executed: NotebookNode, timeout: float | int, *, stderr_is_error: bool) -> CellError | None:
     """Find what counts as a failure though no cell raised: a cell near its timeout, or one that wrote to stderr."""
     cells = [cell for cell in executed.cells if not is_injected(cell)]
     for number, cell in enumerate(cells, start=1):
         seconds = cell.metadata.get("papermill", {}).get("duration") or 0
         if seconds > _NEAR_TIMEOUT * timeout:
-            return CellError(
-                number, _head(cell.source), f"took {seconds:.0f} of the {timeout:g} seconds a cell may take"
-            )
+            return _error(number, cell.source, f"took {seconds:.0f} of the {timeout:g} seconds a cell may take")
         written = "".join(output.text for output in cell.get("outputs", ()) if output.get("name") == "stderr")
         if stderr_is_error and written:
-            return CellError(number, _head(cell.source), f"wrote to stderr:\n{plain(written)}")
+            return _error(number, cell.source, f"wrote to stderr:\n{written}")
     return None
 
 
 def _figures_since(began: float, out: Path, figure_dir: Any) -> list[str]:
-    """Return the files of the manifest that were written since then."""
+    """List the files of the manifest that were written since then."""
     if not figure_dir:
         return []
     folder = out / str(figure_dir)
     files = [entry["file"] for entry in read_manifest(folder)]
     return [file for file in files if (folder / file).exists() and (folder / file).stat().st_mtime >= began - 0.05]
-
-
-def _head(source: str) -> str:
-    lines = source.strip().splitlines()
-    return "\n".join(lines[:_HEAD_LINES] + (["..."] if len(lines) > _HEAD_LINES else []))

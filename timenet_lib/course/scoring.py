@@ -1,4 +1,4 @@
-"""What notebook 04 shows: formula (5) taken apart, the scopes of its maxima, pooling, curves, thresholds."""
+"""What notebook 04 shows: formula (5) taken apart, the scopes of its maxima, pooling, curves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from timenet_lib.course import formulas
-from timenet_lib.course.explore import stack
+from timenet_lib.course.contours import FOUND
 from timenet_lib.course.models import Example, check_names
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
@@ -20,41 +20,32 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.evidence.ablations import choice_maps, pixels_alone
 from timenet_lib.evidence.evaluate import KEYS, metrics_of, percent
 from timenet_lib.models import Reconstruction
-from timenet_lib.pictures import heat, outline
+from timenet_lib.pictures import heat
 from timenet_lib.pooling import POOL_REACH, POOL_SIGMA, image_score, smooth
 from timenet_lib.scopes import score_maps
 from timenet_lib.score import Distances, Ratios, Scoring, combine, feature_map, level_maps, score_map, upsample
 
-TRUTH, FOUND = COLOURS["mask"], "#56B4E9"
 BRIGHT = 0.4  # of the largest value: from there on a picture is at its brightest
 
 
-def shown(array: Tensor, top: float) -> Heat:
-    """Return a map as a cell of a figure, dark at 0, bright at top."""
-    return Heat(array.numpy(), 0.0, max(top, 1e-9))
-
-
 def pieces_figure(
-    examples: Sequence[Example], x1_hat: Float[Tensor, "b 3 h w"], d: Distances, scoring: Scoring, ratios: Ratios
+    examples: Sequence[Example], x1_hat: Float[Tensor, "b 3 h w"], d: Distances, *, scoring: Scoring, ratios: Ratios
 ) -> Figure:
-    """Draw, a row an image: image, reconstruction, S_p, S_f, S before and after smoothing.
+    """Draw, one row per image: image, reconstruction, S_p, S_f, S before and after smoothing.
 
     The maps of a column share one range, up to BRIGHT of the column's maximum, so the loudest hides less.
     """
-    x1, _ = stack(examples)
-    s_f = feature_map(d, scoring, ratios)
-    rough, final = score_map(d, replace(scoring, sigma=0.0), ratios), score_map(d, scoring, ratios)
-    tops = [BRIGHT * float(m.max()) for m in (d.pixel, s_f, rough, final)]
+    rough = score_map(d, replace(scoring, sigma=0.0), ratios)
+    columns = d.pixel, feature_map(d, scoring, ratios), rough, score_map(d, scoring, ratios)
     rows: dict[str, list[np.ndarray | Heat]] = {}
     for i, example in enumerate(examples):
-        maps = [shown(m[i], top) for m, top in zip((d.pixel, s_f, rough, final), tops, strict=True)]
-        photo = outline(to_display(x1[i]), example.mask.numpy(), scale=3)
-        rows[example.name.replace(", ", "\n")] = [photo, to_display(x1_hat[i]), *maps]
+        maps = [Heat(m[i].numpy(), 0.0, max(BRIGHT * float(m.max()), 1e-9)) for m in columns]
+        rows[example.name.replace(", ", "\n")] = [example.outlined, to_display(x1_hat[i]), *maps]
     titles = ["image", "reconstruction", "$S_p$, pixels", "$S_f$, features", "$S$", "$S$, smoothed"]
     return image_grid(rows, titles, size=1.2)
 
 
-def levels_figure(d: Distances, scoring: Scoring, ratios: Ratios, levels: Sequence[int], i: int = 0) -> Figure:
+def levels_figure(d: Distances, scoring: Scoring, ratios: Ratios, *, levels: Sequence[int], i: int = 0) -> Figure:
     """Draw d1, d2 and F of each level of image i, each map to its own maximum, which its title gives."""
     size = d.pixel.shape[-1]
     combined = level_maps(d, scoring, ratios)
@@ -75,27 +66,23 @@ def levels_figure(d: Distances, scoring: Scoring, ratios: Ratios, levels: Sequen
 
 
 def weight_explorer(
-    examples: Sequence[Example], d: Distances, ratios: Ratios, levels: Sequence[int], ws: Sequence[float]
+    examples: Sequence[Example], d: Distances, ratios: Ratios, *, levels: Sequence[int], ws: Sequence[float]
 ) -> Viewer:
-    """Return a viewer that slides w of one level: image, d1, d2 and F(d1, d2, w) to its own maximum."""
+    """Make a viewer that slides w of one level: image, d1, d2 and F(d1, d2, w) to its own maximum."""
     check_names(examples)
-    x1, _ = stack(examples)
     size = d.pixel.shape[-1]
     items = {}
     for i, example in enumerate(examples):
         for k, level in enumerate(levels):
             d1, d2 = (upsample(x[k][i : i + 1], (size, size))[0] for x in (d.d1, d.d2))
             maps = [combine(d1, d2, w, ratio=ratios.levels[k]) for w in ws]
-            share = [float((w * ratios.levels[k] * d1).sum() / m.sum()) for w, m in zip(ws, maps, strict=True)]
+            shares = [float((w * ratios.levels[k] * d1).sum() / m.sum()) for w, m in zip(ws, maps, strict=True)]
+            says = [f"{100 * share:.0f} % of it is d1" for share in shares]
             items[f"{example.name}, level f{level}"] = [
-                Panel("image", outline(to_display(x1[i]), example.mask.numpy(), scale=3)),
+                Panel("image", example.outlined),
                 Panel("d1", own_heat(d1), caption=f"max {float(d1.max()):.2f}"),
                 Panel("d2", own_heat(d2), caption=f"max {float(d2.max()):.2f}"),
-                Panel(
-                    "F(d1, d2, w)",
-                    [own_heat(m) for m in maps],
-                    readouts=[f"{100 * s:.0f} % of it is d1" for s in share],
-                ),
+                Panel("F(d1, d2, w)", list(map(own_heat, maps)), readouts=says),
             ]
     alt = (
         "For one image and one feature level: the Euclidean map d1, the cosine map d2, and their combination F for a "
@@ -107,18 +94,17 @@ def weight_explorer(
 
 
 def lambda_explorer(
-    examples: Sequence[Example], d: Distances, scoring: Scoring, ratios: Ratios, lams: Sequence[float]
+    examples: Sequence[Example], d: Distances, scoring: Scoring, *, ratios: Ratios, lams: Sequence[float]
 ) -> Viewer:
-    """Return a viewer that slides lambda: image, S_p, S_f, and the smoothed S to its own maximum, with its score."""
+    """Make a viewer that slides lambda: image, S_p, S_f, and the smoothed S to its own maximum, with its score."""
     check_names(examples)
-    x1, _ = stack(examples)
     s_f = feature_map(d, scoring, ratios)
     over_lam = [score_map(d, replace(scoring, lam=lam), ratios) for lam in lams]
     items = {}
     for i, example in enumerate(examples):
         scores = [float(image_score(m[i : i + 1])[0]) for m in over_lam]
         items[example.name] = [
-            Panel("image", outline(to_display(x1[i]), example.mask.numpy(), scale=3)),
+            Panel("image", example.outlined),
             Panel("S_p, pixels", own_heat(d.pixel[i])),
             Panel("S_f, features", own_heat(s_f[i])),
             Panel("S, smoothed", [own_heat(m[i]) for m in over_lam], readouts=[f"image score {s:.2f}" for s in scores]),
@@ -131,7 +117,7 @@ def lambda_explorer(
 
 
 def own_heat(m: Float[Tensor, "h w"]) -> np.ndarray:
-    """Return a map coloured from 0 to its own maximum."""
+    """Colour a map from 0 to its own maximum."""
     return heat(m.numpy(), 0.0, max(float(m.max()), 1e-9))
 
 
@@ -174,7 +160,7 @@ def smoothing_figure(raw: Float[Tensor, "b h w"], scoring: Scoring, names: Seque
 
 
 def curves_figure(roc: Mapping[str, tuple], pro: Mapping[str, tuple], limit: float = 0.3) -> Figure:
-    """Draw a ROC and a PRO curve for each method, given as (x, y); what the PRO does not count is shaded."""
+    """Draw a ROC and a PRO curve for each method, given as (x, y); the part that PRO does not count is shaded."""
     figure, axes = new_figure(1, 2, (3.6, 3.2))
     for ax, curves, ylabel in ((axes[0, 0], roc, "true positive rate"), (axes[0, 1], pro, "mean overlap of regions")):
         for method, (x, y) in curves.items():
@@ -189,7 +175,7 @@ def curves_figure(roc: Mapping[str, tuple], pro: Mapping[str, tuple], limit: flo
 
 
 def rates_figure(found: Mapping[str, Sequence[float]], transforms: Sequence[str]) -> Figure:
-    """Draw PRO, a bar a way to compute it, for several monotone transforms of the same scores."""
+    """Draw PRO, one bar per way to compute it, for several monotone transforms of the same scores."""
     figure, axes = new_figure(1, 1, (7.0, 2.6))
     places, width = np.arange(len(transforms)), 0.8 / len(found)
     for k, (name, values) in enumerate(found.items()):
@@ -198,21 +184,6 @@ def rates_figure(found: Mapping[str, Sequence[float]], transforms: Sequence[str]
     axes[0, 0].set(xticks=places, xticklabels=transforms, ylabel="PRO", ylim=(0, 1.05))
     axes[0, 0].legend(loc="upper right", ncols=2)
     return figure
-
-
-def contours_figure(
-    examples: Sequence[Example], maps: Float[Tensor, "b h w"], thresholds: Mapping[str, float], scale: int = 4
-) -> Figure:
-    """Draw figure 6: each image with the true mask outlined, then with what each threshold marks.
-
-    Paper: figure 6.
-    """
-    x1, _ = stack(examples)
-    pictures = to_display(x1)
-    rows = {"true mask": [outline(p, e.mask.numpy(), TRUTH, scale) for p, e in zip(pictures, examples, strict=True)]}
-    for name, threshold in thresholds.items():
-        rows[name] = [outline(p, (m >= threshold).numpy(), FOUND, scale) for p, m in zip(pictures, maps, strict=True)]
-    return image_grid(rows, [e.name.replace(", ", "\n") for e in examples], size=1.2)
 
 
 Row = tuple[float | None, ...]

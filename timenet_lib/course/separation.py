@@ -1,22 +1,23 @@
-"""What notebook 06 shows of t: a part with a defect beside a sound one of its class, so that both failures are seen."""
+"""What notebook 06 shows of t: a part with a defect and a sound one of its class, so that both failures are seen."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from timenet_lib.course import formulas
-from timenet_lib.course.contours import verdict
-from timenet_lib.course.explore import map_panels, stack
-from timenet_lib.course.models import Example, check_names
-from timenet_lib.course.style import COLOURS, LABELS, to_display
+from timenet_lib.course.contours import decision
+from timenet_lib.course.explore import map_panels, rebuilt_panel
+from timenet_lib.course.models import Example, check_names, stack
+from timenet_lib.course.style import LABELS
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.errors import InputError
-from timenet_lib.pictures import Number, outline
+from timenet_lib.pictures import Number
 
 
 def separation_explorer(
     model: TimeNet, pairs: Sequence[Sequence[Example]], ts: Sequence[Number], seed: int = 0
 ) -> Viewer:
-    """Return a viewer that slides t: of each pair (defective, sound) the image, the last method's rebuilt one, T, S.
+    """Make a viewer that slides t over pairs (defective, sound): image, the last method's reconstruction, T, S.
 
     Below them: how far the reconstruction is from the image inside and outside the defect, the root mean square in
     grey levels of 255, and the image score against the threshold, which was calibrated at the working point.
@@ -27,47 +28,41 @@ def separation_explorer(
         raise InputError("each pair is (defective, sound): the first mask shows a defect, the second is empty")
     check_names(bad for bad, _ in pairs)
     method = model.methods[-1]
-    examples = [example for pair in pairs for example in pair]
-    x1, classes = stack(examples)
-    over_t = [model.predict(x1, classes, method, t=t, seed=seed) for t in ts]
-    items = {
-        bad.name: half(bad, over_t, 2 * k, method, "defect") + half(good, over_t, 2 * k + 1, method, "sound")
-        for k, (bad, good) in enumerate(pairs)
-    }
+    x1, classes = stack([example for pair in pairs for example in pair])
+    predictions = [model.predict(x1, classes, method, t=t, seed=seed) for t in ts]
+    items: dict[str, list[Panel]] = {}
+    for i, example in enumerate(example for pair in pairs for example in pair):
+        halves = items.setdefault(pairs[i // 2][0].name, [])
+        for panel in half(example, predictions, i, method=method):
+            halves.append(replace(panel, title=f"{('defect', 'sound')[i % 2]}: {panel.title}"))
     alt = (
         "For a part with a defect and, below it, a sound one of its class, and a noise level t chosen by a slider: the "
         f"image, its one-step reconstruction by {LABELS[method]}, the T map and the score map. The higher t, the more "
         "of both images comes back as it was; the lower t, the more of the sound one comes back changed."
     )
-    shown = [formulas.NOISED, formulas.STEERED_STEP if method == "timenet" else formulas.ONE_STEP]
-    return Viewer(items, list(ts), "t", value=model.preset.t, alt=alt, formulas=shown, choice_label="pair")
+    step = formulas.STEERED_STEP if method == "timenet" else formulas.ONE_STEP
+    return Viewer(
+        items, list(ts), "t", value=model.preset.t, alt=alt, formulas=[formulas.NOISED, step], choice_label="pair"
+    )
 
 
-def half(example: Example, over_t: Sequence[Prediction], i: int, method: str, what: str) -> list[Panel]:
-    """Return the panels of one image, which is number i of each prediction."""
-    photo = outline(to_display(example.x1), example.mask.numpy(), scale=3)
-    rebuilt = [to_display(p.reconstruction[i]) for p in over_t]
-    *t_map, scores = map_panels(over_t, i)
-    threshold = over_t[0].threshold
-    assert threshold is not None
-    verdicts = [verdict(float(p.image_score[i]), threshold) for p in over_t]
-    panels = [
-        Panel("image", photo, caption="defect outlined" if example.mask.any() else ""),
-        Panel(
-            "rebuilt",
-            rebuilt,
-            "root mean square, in grey levels",
-            [changed(example, p, i) for p in over_t],
-            COLOURS[method],
-        ),
-        *t_map,
-        Panel(scores.title, scores.frames, scores.caption, verdicts),
-    ]
-    return [Panel(f"{what}: {p.title}", p.frames, p.caption, p.readouts, p.colour) for p in panels]
+def half(example: Example, predictions: Sequence[Prediction], i: int, *, method: str) -> list[Panel]:
+    """Show one image of a pair, which is number i of each prediction."""
+    rebuilt = rebuilt_panel(
+        predictions,
+        i,
+        title="rebuilt",
+        method=method,
+        readouts=[changed(example, p, i) for p in predictions],
+        caption="root mean square, in grey levels",
+    )
+    decisions = [decision(float(p.image_score[i]), p.threshold) for p in predictions]
+    image = Panel("image", example.outlined, caption="defect outlined" if example.mask.any() else "")
+    return [image, rebuilt, *map_panels(predictions, i, decisions)]
 
 
 def changed(example: Example, p: Prediction, i: int) -> str:
-    """Return how far image i of a prediction is from the example, inside its defect and outside, in grey levels."""
+    """Say how far reconstruction i is from the example, inside its defect and outside, in grey levels."""
     square = (127.5 * (p.reconstruction[i] - example.x1)).square().mean(dim=0)
     outside = float(square[~example.mask].mean().sqrt())
     if not example.mask.any():

@@ -9,9 +9,10 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from timenet_lib.course.evidence import Table, evidence_hashes
-from timenet_lib.course.figures import save_figure, save_table, save_viewer
+from timenet_lib.course.figures import check_words, render, render_table, write_files
 from timenet_lib.course.record import record
 from timenet_lib.course.viewer import Viewer
+from timenet_lib.errors import InputError
 
 CAPTIONS: dict[str, str] = json.loads(Path(__file__).with_name("captions.json").read_text())  # alt texts, by name
 
@@ -28,7 +29,7 @@ class Show:
 
     def __call__(
         self,
-        shown: Figure | Viewer | Table,
+        drawn: Figure | Viewer | Table,
         name: str,
         *,
         alt: str = "",
@@ -36,14 +37,24 @@ class Show:
         formats: Sequence[str] = ("png",),
         **numbers: SupportsFloat,
     ) -> None:
-        """Show a figure, viewer or table; alt is that of captions.json unless given, numbers go to the runner."""
-        kept: dict[str, Any] = {"source": self.source, "record": self.about}
-        if isinstance(shown, Viewer):
-            save_viewer(shown, name, title, self.figure_dir, **kept)
-        elif isinstance(shown, Figure):
-            save_figure(shown, name, alt or CAPTIONS.get(name, ""), self.figure_dir, formats, **kept)
+        """Show a figure, a viewer or a table, write it under its name, and record numbers.
+
+        The alt text is a viewer's own, or alt, or the one in captions.json. A figure carries it to where it is shown.
+        A viewer is written as a page, interactive/name.html, which needs neither kernel nor network.
+        """
+        alt = drawn.alt if isinstance(drawn, Viewer) else alt or CAPTIONS.get(name, "")
+        check_words(name, alt)
+        if isinstance(drawn, Viewer):
+            contents = {f"interactive/{name}.html": drawn.page(title).encode()}
+        elif isinstance(drawn, Figure):
+            if not formats:
+                raise InputError(f"figure {name!r} needs at least one format")
+            drawn.set_label(alt)
+            contents = {f"{name}.{format}": render(drawn, format) for format in formats}
         else:
-            save_table(shown.header, shown.rows, shown.caption, name, alt or CAPTIONS[name], self.figure_dir, **kept)
-        display(shown)
+            contents = render_table(name, *drawn)
+        about = {"record": self.about} if self.about else {}
+        write_files(self.figure_dir, contents, alt=alt.strip(), source=self.source, **about)
+        display(drawn)
         if numbers:
             record(**numbers)

@@ -21,7 +21,7 @@ from torch import Tensor
 from timenet_lib.errors import InputError
 from timenet_lib.pictures import HEAT_MAP, MASK_COLOUR, Number
 
-# Okabe and Ito's palette, which stays apart under colour blindness: one colour a method, everywhere.
+# Okabe and Ito's palette, which stays apart under colour blindness: one colour per method, everywhere.
 COLOURS = {
     "input": "#000000",
     "mask": MASK_COLOUR,
@@ -101,8 +101,8 @@ Cell = np.ndarray | Heat | None
 def use_style() -> None:
     """Set matplotlib's defaults to the course's style, for this process.
 
-    In a notebook figures are shown as JPEG: noised images make PNGs that are too large to commit. What save_figure was
-    told that a figure shows goes with it as its alt text.
+    In a notebook figures are shown as JPEG: noised images make PNGs that are too large to commit. A figure's label
+    goes with it as its alt text.
     """
     matplotlib.rcParams.update(STYLE)
     shell = get_ipython()
@@ -113,7 +113,7 @@ def use_style() -> None:
 
 
 def with_alt(printer: Callable[[Figure], Any]) -> Callable[[Figure], Any]:
-    """Return a printer of figures that gives, with the picture, the figure's label as its alt text."""
+    """Let a printer of figures give, with the picture, the figure's label as its alt text."""
     return lambda figure: (printer(figure), {"alt": figure.get_label()})
 
 
@@ -176,7 +176,7 @@ def to_display(x: Float[Tensor, "*batch 3 h w"]) -> UInt8[np.ndarray, "*batch h 
 
 
 def _shared_range(cells: Sequence[Cell] | np.ndarray) -> Heat | None:
-    """Return the one range and colour map that all heat cells of a row share, if there is one."""
+    """Find the one range and colour map that all heat cells of a row share, if there is one."""
     heats = [cell for cell in cells if isinstance(cell, Heat)]
     same = len({(cell.vmin, cell.vmax, cell.cmap) for cell in heats}) == 1
     return heats[0] if same else None

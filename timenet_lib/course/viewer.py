@@ -8,6 +8,7 @@ import base64
 import io
 import json
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
 
-from timenet_lib.course.render import render
+from timenet_lib.course.figures import render
 from timenet_lib.course.style import new_figure, styled
 from timenet_lib.errors import InputError
 from timenet_lib.files import write_atomically
@@ -31,36 +32,6 @@ _IN_A_ROW = 5
 _PANEL_WIDTH, _ROW_WIDTH, _GAP = 192, 900, 12  # JupyterLab on a small screen leaves about 920 pixels
 _HERE = Path(__file__).parent
 _MARGIN = 2  # around every frame in a sheet, so that none bleeds into the next
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ max-width: 1100px; margin: 24px auto; padding: 0 12px; font-family: system-ui, sans-serif; }}
-.timenet-formula {{ overflow-x: auto; font-size: 18px; padding: 6px 0; }}
-{css}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p>{alt}</p>
-{formula}<div id="viewer"></div>
-<noscript>This page needs JavaScript to show its pictures.</noscript>
-<script type="application/json" id="state">{state}</script>
-<script type="module">
-{script}
-const state = JSON.parse(document.getElementById("state").textContent);
-const model = {{
-  get: (name) => state[name],
-  set: (name, value) => {{ state[name] = value; }},
-  save_changes() {{}}, on() {{}}, off() {{}},
-}};
-render({{ model, el: document.getElementById("viewer") }});
-</script>
-</body>
-</html>
-"""
 
 
 @dataclass(frozen=True)
@@ -129,7 +100,7 @@ class Viewer(anywidget.AnyWidget):
         super().__init__(content=content, step=step, item=0 if item is None else list(items).index(item))
 
     def _encoded(self, items: Mapping[str, Sequence[Panel]]) -> dict[str, Any]:
-        """Return the items as the front end takes them, and keep them for the still picture."""
+        """Encode the items for the front end, and keep them for the still picture."""
         self._panels = list(items.values())
         named = [
             {"name": name, "panels": [_encode(panel, self._quality) for panel in each]} for name, each in items.items()
@@ -145,7 +116,7 @@ class Viewer(anywidget.AnyWidget):
         return f"Viewer: {self.alt}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Put a still picture beside the live view, for places that run nothing."""
+        """Add a still picture to the live view, for places that run nothing."""
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is None:
             return None
@@ -154,7 +125,7 @@ class Viewer(anywidget.AnyWidget):
         return data | picture, metadata | {"image/png": {"alt": self.alt}}
 
     def still(self) -> bytes:
-        """Return the present state as a PNG."""
+        """Draw the present state as a PNG."""
         return render(self.still_figure())
 
     @styled()
@@ -179,15 +150,16 @@ class Viewer(anywidget.AnyWidget):
         return figure
 
     def _state(self) -> str:
-        """Return the present state in words, as the title of the still picture."""
+        """Say the present state in words, as the title of the still picture."""
         name = self.content["items"][self.item]["name"]
         now = f"{self.content['label']} = {self.content['steps'][self.step]}"
         return ", ".join(filter(None, [name, now])) + "   (a slider, where the notebook runs)"
 
-    def to_html(self, path: str | Path, title: str) -> Path:
-        """Write the viewer as one page that needs neither kernel nor network, and return its path."""
+    def page(self, title: str) -> str:
+        """Write the viewer as one HTML page that needs neither kernel nor network."""
         state = {"content": self.content, "step": self.step, "item": self.item}
-        page = _PAGE.format(
+        return fill(
+            _HERE / "viewer.html",
             title=escape(title),
             alt=escape(self.alt),
             formula="".join(f'<div class="timenet-formula">{each}</div>\n' for each in self._formulas),
@@ -195,8 +167,16 @@ class Viewer(anywidget.AnyWidget):
             script=(_HERE / "viewer.js").read_text(encoding="utf-8"),
             state=json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         )
-        write_atomically(Path(path), page.encode())
+
+    def to_html(self, path: str | Path, title: str) -> Path:
+        """Write the viewer's page to a path."""
+        write_atomically(Path(path), self.page(title).encode())
         return Path(path)
+
+
+def fill(template: Path, **parts: str) -> str:
+    """Put parts into a page's template, each in place of @@its name@@."""
+    return re.sub(r"@@(\w+)@@", lambda found: parts[found[1]], template.read_text(encoding="utf-8"))
 
 
 def _check(items: Mapping[str, Sequence[Panel]], values: Sequence[Number] | np.ndarray, alt: str) -> None:
@@ -219,7 +199,7 @@ def _check(items: Mapping[str, Sequence[Panel]], values: Sequence[Number] | np.n
 
 
 def _frames(panel: Panel) -> list[np.ndarray]:
-    """Return a panel's frames as a list; a single image is a list of one."""
+    """List a panel's frames; a single image is a list of one."""
     single = isinstance(panel.frames, np.ndarray) and panel.frames.ndim == 3
     return [np.asarray(panel.frames)] if single else [np.asarray(frame) for frame in panel.frames]
 
@@ -229,7 +209,7 @@ def _at(frames: Sequence[Any], step: int) -> Any:
 
 
 def _encode(panel: Panel, quality: int) -> dict[str, Any]:
-    """Return a panel as the front end takes it, its frames in one sheet: `columns` to a row, each in a margin."""
+    """Encode a panel for the front end, its frames in one sheet: `columns` per row, each in a margin."""
     frames = _frames(panel)
     height, width = frames[0].shape[:2]
     columns = math.ceil(math.sqrt(len(frames)))
