@@ -180,10 +180,10 @@ def test_all_three_stages_train_as_the_librarys_do(one, models, config):
     start = models.flow_0.state_dict()
 
     def compare(ours, library, loss, their_loss, draw):
-        close(steps_of(one, ours, loss, draw), steps_of(train, library, their_loss, draw), rtol=1e-4, atol=1e-5)
+        close(steps_of(one, ours, loss, draw), steps_of(train, library, their_loss, draw))
         for (name, a), (same_name, b) in zip(ours.named_parameters(), library.named_parameters(), strict=True):
             assert name == same_name
-            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(a, b, **SAME)
 
     def draw_pairs(step):
         return train.independent_pairs(images, labels, step=step, samples=samples, seed=0)
