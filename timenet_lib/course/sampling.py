@@ -53,7 +53,7 @@ def losses_figure(
         ax.axhline(level, color="#606060", linewidth=0.9, linestyle="--", zorder=0)
         ax.text(1.01, level, f"{name}: {level:.2f}", transform=ax.get_yaxis_transform(), va="center")
     ax.set(xlabel="training step", ylabel=label, xlim=(0, None), ylim=(0, None))
-    ax.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
+    ax.legend(loc="best")
     return figure
 
 
