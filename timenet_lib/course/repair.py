@@ -145,7 +145,7 @@ def t_maps_figure(model: TimeNet, examples: Sequence[Example], t: float, *, seed
     rows: dict[str, Any] = {
         "input": [outline(to_display(e.x1), e.mask.numpy(), scale=3) for e in examples],
         "timenet": to_display(steered.x1_hat),
-        "T map": [Heat(m.numpy(), *T_RANGE, "viridis") for m in steered.t_map],
+        "T map": [Heat(m.numpy(), *T_RANGE, cmap="viridis") for m in steered.t_map],
     }
     return image_grid(rows, [column_title(e) for e in examples], size=PICTURE)
 
