@@ -32,12 +32,24 @@ def test_class_noise_has_every_class_in_turn_and_depends_on_the_seed(model):
 
 def test_the_loss_by_t_of_an_untrained_flow_is_that_of_v_0(model):
     x1 = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    by_t = sampling.loss_by_t(model.models.flow_0, x1, torch.zeros(8, dtype=torch.long), 0)
+    by_t = sampling.loss_by_t(model.models.flow_0, x1, torch.zeros(8, dtype=torch.long), seed=0)
     assert len(by_t) == 10
     assert by_t == pytest.approx([1 + float(x1.square().mean())] * 10, abs=0.05)
     asked = []
-    sampling.loss_by_t(lambda xt, t, c: asked.append(t.unique()) or xt, x1, torch.zeros(8, dtype=torch.long), 0, bins=4)
+    sampling.loss_by_t(lambda xt, t, c: asked.append(t.unique()) or xt, x1, torch.arange(8), seed=0, bins=4)
     assert torch.cat(asked).tolist() == [0.125, 0.375, 0.625, 0.875]
+
+
+def test_losses_are_drawn_as_dots_and_smoothed_and_levels_carry_their_value():
+    losses = [3.0] + [1.0, 1.0, 1.0, 1.0, 3.5] * 20
+    ax = sampling.losses_figure({"flow_0": losses}, {"v = 0": 3.0, "exact v": 1.5}).axes[0]
+    dots, curve, *levels = (np.asarray(line.get_ydata()) for line in ax.lines)
+    assert dots.tolist() == losses
+    assert len(curve) == len(losses)
+    assert curve[0] == 3.0
+    assert np.abs(curve[60:] - 1.5).max() < 0.03
+    assert [text.get_text() for text in ax.texts] == ["v = 0: 3.00", "exact v: 1.50"]
+    assert [line[0] for line in levels] == [3.0, 1.5]
 
 
 def test_the_training_figure_shows_record_and_loss_by_t():
@@ -58,7 +70,7 @@ def test_the_classes_figure_has_a_bar_for_each_flow_and_class():
 def test_the_steps_explorer_shows_every_flow_in_one_step_and_in_ten(model):
     g = torch.Generator().manual_seed(0)
     example = Example("die, good", "die", torch.rand(3, 32, 32, generator=g) * 2 - 1, torch.zeros(32, 32).bool())
-    viewer = sampling.steps_explorer(model, [example], [0.5, 0.8], 0, 0.8, ["flow_0", "flow_1"])
+    viewer = sampling.steps_explorer(model, [example], [0.5, 0.8], seed=0, start=0.8, methods=["flow_0", "flow_1"])
     (item,) = viewer.content["items"]
     titles = [panel["title"] for panel in item["panels"]]
     assert titles == ["image", "noised", "flow 0, 1 step", "flow 0, 10 steps", "flow 1, 1 step",
@@ -71,7 +83,7 @@ def test_the_steps_explorer_shows_every_flow_in_one_step_and_in_ten(model):
     assert item["panels"][2]["readouts"][1] == f"squared error {error:.4f}"
     assert viewer.step == 1
     with pytest.raises(InputError, match="2 images are named 'die, good'"):
-        sampling.steps_explorer(model, [example, example], [0.5], 0, 0.5, ["flow_0"])
+        sampling.steps_explorer(model, [example, example], [0.5], seed=0, start=0.5, methods=["flow_0"])
 
 
 def test_recorded_training_names_steps_couplings_and_command(model, monkeypatch):

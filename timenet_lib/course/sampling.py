@@ -1,4 +1,4 @@
-"""What notebooks 01 and 02 show of the flows on images: samples, training curves, steps, the recorded measurement."""
+"""What notebooks 01 to 03 draw of training and of the flows on images: samples, losses, bars by class, steps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from timenet_lib.course import formulas
 from timenet_lib.course.models import Example, check_names, recorded
-from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, to_display
+from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, styled, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.checkpoints import T_BINS
 from timenet_lib.evidence.flows import FLOWS, format_flows
 from timenet_lib.evidence.straightness import fresh_noise
 from timenet_lib.losses import flow_loss
+from timenet_lib.models import Reconstruction
 from timenet_lib.path import Pairs
 from timenet_lib.solvers import Velocity, full_t
 
@@ -26,31 +28,47 @@ PICTURE = 0.85  # inches
 
 
 def class_noise(model: TimeNet, seed: int, each: int = 1) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
-    """Return fresh noise x0 and labels c, so many of every class, class by class in turn."""
+    """Draw fresh noise x0 with labels c, so many of every class, classes in turn."""
     size, count = model.preset.image_size, len(model.classes)
     return fresh_noise(seed, range(each * count), (3, size, size)), torch.arange(each * count) % count
 
 
-def samples_figure(
-    rows: Mapping[str, Float[Tensor, "b 3 h w"]], titles: Sequence[str], size: float = PICTURE
+def samples_figure(rows: Mapping[str, Float[Tensor, "b 3 h w"]], titles: Sequence[str]) -> Figure:
+    """Draw named rows of images, a column per title."""
+    return image_grid({name: to_display(x) for name, x in rows.items()}, [t.replace(" ", "\n") for t in titles],
+                      size=PICTURE)  # fmt: skip
+
+
+@styled()
+def losses_figure(
+    losses: Mapping[str, Sequence[float]], levels: Mapping[str, float], *, label: str = "loss (4)", window: int = 25
 ) -> Figure:
-    """Draw named rows of images, a column a title."""
-    return image_grid(
-        {name: to_display(x) for name, x in rows.items()}, [t.replace(" ", "\n") for t in titles], size=size
-    )
+    """Draw training losses, a dot per step and their mean over the last steps, with levels to compare them with."""
+    figure, axes = new_figure(size=(6.6, 3.2))
+    ax = axes[0, 0]
+    for name, values in losses.items():
+        mean = [np.mean(values[max(0, i + 1 - window) : i + 1]) for i in range(len(values))]
+        ax.plot(values, ".", color="#C4C4C4", markersize=2)
+        ax.plot(mean, color=COLOURS.get(name), label=LABELS.get(name, name))
+    for name, level in levels.items():
+        ax.axhline(level, color="#606060", linewidth=0.9, linestyle="--", zorder=0)
+        ax.text(1.01, level, f"{name}: {level:.2f}", transform=ax.get_yaxis_transform(), va="center")
+    ax.set(xlabel="training step", ylabel=label, xlim=(0, None), ylim=(0, None))
+    ax.legend(loc="best")
+    return figure
 
 
+@torch.no_grad()
 def loss_by_t(
-    v: Velocity, x1: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"], seed: int, bins: int = T_BINS
+    v: Velocity, x1: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"], *, seed: int, bins: int = 10
 ) -> list[float]:
-    """Return the mean of loss (4) in the middle of each bin of t, over images with fresh independent noise."""
+    """Compute the mean of loss (4) in the middle of each bin of t, over images with fresh independent noise."""
     x0 = fresh_noise(seed, range(len(x1)), tuple(x1.shape[1:]))
-    with torch.no_grad():
-        return [float(flow_loss(v, Pairs(x0, x1, full_t((i + 0.5) / bins, x1), c)).mean()) for i in range(bins)]
+    return [float(flow_loss(v, Pairs(x0, x1, full_t((i + 0.5) / bins, x1), c)).mean()) for i in range(bins)]
 
 
 def training_figure(records: Mapping[str, Mapping[str, Any]], by_t: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the loss over training as recorded, and beside it the loss over t that is given."""
+    """Draw the loss over training as recorded, and the given loss over t."""
     figure, axes = new_figure(1, 2, (4.6, 3.0))
     for name, record in records.items():
         losses = record["training"]["loss"]
@@ -65,24 +83,36 @@ def training_figure(records: Mapping[str, Mapping[str, Any]], by_t: Mapping[str,
     return figure
 
 
-def classes_figure(values: Mapping[str, Sequence[float]], classes: Sequence[str], label: str) -> Figure:
-    """Draw one bar a flow and class, on a logarithmic scale."""
+def draw_bars(ax: Axes, heights: Mapping[str, Sequence[float]], classes: Sequence[str]) -> None:
+    """Draw a group of bars per class, a bar per method."""
+    place, width = np.arange(len(classes)), 0.8 / len(heights)
+    for i, (name, each) in enumerate(heights.items()):
+        shift = (i - (len(heights) - 1) / 2) * width
+        ax.bar(place + shift, each, width, color=COLOURS[name], label=LABELS[name])
+    ax.set_xticks(place, classes, rotation=30, ha="right")
+
+
+def classes_figure(heights: Mapping[str, Sequence[float]], classes: Sequence[str], label: str) -> Figure:
+    """Draw one bar per flow and class, on a logarithmic scale."""
     figure, axes = new_figure(1, 1, (7.6, 2.8))
-    place, width = np.arange(len(classes)), 0.8 / len(values)
-    for i, (name, heights) in enumerate(values.items()):
-        axes[0, 0].bar(
-            place + (i - (len(values) - 1) / 2) * width, heights, width, color=COLOURS[name], label=LABELS[name]
-        )
-    axes[0, 0].set(xticks=place, ylabel=label, yscale="log")
-    axes[0, 0].set_xticklabels(classes, rotation=30, ha="right")
+    draw_bars(axes[0, 0], heights, classes)
+    axes[0, 0].set(ylabel=label, yscale="log")
     axes[0, 0].legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
+def rebuilt_panel(
+    title: str, method: str, runs: Sequence[Reconstruction], *, image: int, readouts: Sequence[str]
+) -> Panel:
+    """Make the panel of what a method rebuilds of one image of the batch, a frame per t."""
+    frames = [to_display(run.x1_hat[image]) for run in runs]
+    return Panel(title, frames, readouts=readouts, colour=COLOURS[method])
+
+
 def steps_explorer(
-    model: TimeNet, examples: Sequence[Example], ts: Sequence[float], seed: int, start: float, methods: Sequence[str]
+    model: TimeNet, examples: Sequence[Example], ts: Sequence[float], *, seed: int, start: float, methods: Sequence[str]
 ) -> Viewer:
-    """Return a viewer that slides t: each example noised, rebuilt in one step and in ten by some of the flows."""
+    """Make a viewer that slides t: each example noised, rebuilt in one step and in ten by some of the flows."""
     check_names(examples)
     x1 = torch.stack([e.x1 for e in examples])
     c = model.labels([e.class_name for e in examples])
@@ -92,35 +122,22 @@ def steps_explorer(
     items = {}
     for i, example in enumerate(examples):
         noised = [to_display(r.xt[i]) for r in runs[methods[0], 1]]
-        panels = [Panel("image", to_display(example.x1)), Panel("noised", noised)]
+        items[example.name] = [Panel("image", to_display(example.x1)), Panel("noised", noised)]
         for (method, steps), each in runs.items():
-            errors = [float((r.x1_hat[i] - example.x1).square().mean()) for r in each]
-            panels.append(
-                Panel(
-                    f"{method.replace('_', ' ')}, {steps} step{'s' * (steps > 1)}",
-                    [to_display(r.x1_hat[i]) for r in each],
-                    readouts=[f"squared error {e:.4f}" for e in errors],
-                    colour=COLOURS[method],
-                )
-            )
-        items[example.name] = panels
-    who = " and ".join(LABELS[m] for m in methods)
+            errors = [f"squared error {float((r.x1_hat[i] - example.x1).square().mean()):.4f}" for r in each]
+            title = f"{method.replace('_', ' ')}, {steps} step{'s' * (steps > 1)}"
+            items[example.name].append(rebuilt_panel(title, method, each, image=i, readouts=errors))
     alt = (
         "For one image and a noise level t chosen by a slider: the image, the noised image, and what "
-        f"{who} rebuilds of it in one step and in ten."
+        f"{' and '.join(LABELS[m] for m in methods)} rebuilds of it in one step and in ten."
     )
     return Viewer(items, list(ts), "t", value=start, alt=alt, formulas=[formulas.NOISED, formulas.ONE_STEP])
 
 
-def shown_records(model: TimeNet) -> dict[str, Mapping[str, Any]]:
-    """Return the training records of the flows that a model holds."""
-    return {name: model.records[name] for name in FLOWS if name in model.records}
-
-
 def recorded_training(model: TimeNet) -> str:
-    """Return how the flows of a model were trained, a line each, labelled as recorded."""
+    """Describe how the flows of a model were trained, labelled as recorded."""
     lines = []
-    for name, record in shown_records(model).items():
+    for name, record in ((name, model.records[name]) for name in FLOWS if name in model.records):
         t = record["training"]
         stretch = math.ceil(t["steps"] / 100)
         last = f"loss {t['loss'][0]:.3f} over the first {stretch} steps, {t['loss'][-1]:.4f} over the last"
@@ -134,5 +151,5 @@ def recorded_training(model: TimeNet) -> str:
 
 
 def recorded_flows(preset: str) -> str:
-    """Return what was measured of the shipped flows, labelled as recorded."""
+    """Show what was measured of the shipped flows, labelled as recorded."""
     return recorded(preset, "flows.json", format_flows)
