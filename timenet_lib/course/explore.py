@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -15,6 +16,7 @@ from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.pictures import heat, outline
 
 T_RANGE = (0.5, 1.0)  # of the colours of a T map
+T_COLOURS = matplotlib.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
 PICTURE = 0.95  # inches
 
 
@@ -95,7 +97,9 @@ def map_panels(predictions: Sequence[Prediction], i: int) -> list[Panel]:
     panels = []
     if predictions[0].timestep_map is not None:
         maps = [p.timestep_map[i].numpy() for p in predictions if p.timestep_map is not None]
-        panels.append(Panel("T map", [heat(m, *T_RANGE, "viridis") for m in maps], caption="dark: 0.5, bright: 1"))
+        panels.append(
+            Panel("T map", [heat(m, *T_RANGE, colours=T_COLOURS) for m in maps], caption="dark: 0.5, bright: 1")
+        )
     scores = [heat(p.score_map[i].numpy(), *score_range(p)) for p in predictions]
     return [*panels, Panel("score map", scores, caption="bright: most different")]
 

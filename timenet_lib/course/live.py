@@ -12,7 +12,7 @@ import numpy as np
 import traitlets
 
 from timenet_lib.course.contours import rates, verdict
-from timenet_lib.course.explore import T_RANGE, score_range
+from timenet_lib.course.explore import T_COLOURS, T_RANGE, score_range
 from timenet_lib.course.models import Example, load_example
 from timenet_lib.course.scoring import FOUND
 from timenet_lib.course.style import COLOURS, LABELS, to_display
@@ -136,9 +136,9 @@ def panels_of(p: Prediction, example: Example, method: str) -> list[Panel]:
         size = p.score_map.shape[-1]
         t_map = Panel("T map", np.full((size, size, 3), 230, np.uint8), "only TimeNet has one", [""])
     else:
-        picture, mean = heat(p.timestep_map[0].numpy(), *T_RANGE, "viridis"), float(p.timestep_map.mean())
+        picture, mean = heat(p.timestep_map[0].numpy(), *T_RANGE, colours=T_COLOURS), float(p.timestep_map.mean())
         t_map = Panel("T map", picture, "dark: 0.5, bright: 1", [f"mean {mean:.2f}"])
-    contour = outline(to_display(example.x1), found, FOUND, 3)
+    contour = outline(to_display(example.x1), found, FOUND, scale=3)
     return [
         Panel("rebuilt", to_display(p.reconstruction[0]), readouts=[LABELS[method]], colour=COLOURS[method]),
         t_map,

@@ -209,9 +209,13 @@ def contours_figure(
     """
     x1, _ = stack(examples)
     pictures = to_display(x1)
-    rows = {"true mask": [outline(p, e.mask.numpy(), TRUTH, scale) for p, e in zip(pictures, examples, strict=True)]}
+    rows = {
+        "true mask": [outline(p, e.mask.numpy(), TRUTH, scale=scale) for p, e in zip(pictures, examples, strict=True)]
+    }
     for name, threshold in thresholds.items():
-        rows[name] = [outline(p, (m >= threshold).numpy(), FOUND, scale) for p, m in zip(pictures, maps, strict=True)]
+        rows[name] = [
+            outline(p, (m >= threshold).numpy(), FOUND, scale=scale) for p, m in zip(pictures, maps, strict=True)
+        ]
     return image_grid(rows, [e.name.replace(", ", "\n") for e in examples], size=1.2)
 
 
