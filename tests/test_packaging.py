@@ -1,12 +1,10 @@
 """The files that a newcomer's first minutes depend on: they agree, and they hold no address and no machine's path."""
 
-import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,11 +15,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 LIBRARY = ROOT / "timenet_lib"
 MODULES = sorted(LIBRARY.rglob("*.py"))
-# The method imports nothing that keeps it alive, and torch alone. metrics, which uses scikit-learn, is not among them.
-METHOD = {
-    "errors", "keyed", "path", "solvers", "losses", "layers", "unet", "tpn", "perlin", "synthesis", "train", "pooling",
-    "score", "scopes",
-}  # fmt: skip
 
 
 def name_of(requirement):
@@ -130,52 +123,6 @@ def test_lock_files_with_addresses_are_ignored():
 def test_weights_stay_under_20_mb():
     total = sum(p.stat().st_size for p in (ROOT / "timenet_lib" / "weights").glob("*/*") if p.is_file())
     assert total < 20e6
-
-
-def room(path):
-    """The module or folder of timenet_lib that a file belongs to."""
-    return path.relative_to(LIBRARY).parts[0].removesuffix(".py")
-
-
-def imports(node):
-    """The modules that are imported anywhere in a syntax tree."""
-    for part in ast.walk(node):
-        if isinstance(part, ast.ImportFrom) and part.level == 0:
-            yield part.module
-        elif isinstance(part, ast.Import):
-            yield from (name.name for name in part.names)
-
-
-def test_imports_run_down_eight_floors_without_a_circle():
-    needs = {room(path): set() for path in MODULES}
-    for path in MODULES:
-        own = {name.split(".")[1] for name in imports(ast.parse(path.read_text())) if name.startswith("timenet_lib.")}
-        needs[room(path)] |= own - {room(path)}
-    assert [name for name, below in needs.items() if "course" in below] == ["__main__"]
-    order, floors = TopologicalSorter(needs), 0
-    order.prepare()  # raises CycleError
-    while order.is_active():
-        order.done(*order.get_ready())
-        floors += 1
-    assert floors <= 8
-
-
-def test_no_import_hides_inside_a_function():
-    for path in MODULES:
-        if path.name not in ("__main__.py", "maintain.py"):  # the two programs, which start faster so
-            functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
-            hidden = [name for each in functions for name in imports(each) if name.startswith("timenet_lib")]
-            assert not hidden, path.name
-
-
-def test_the_method_is_short_and_needs_torch_alone():
-    for name in METHOD:
-        text = (LIBRARY / f"{name}.py").read_text()
-        assert len(text.splitlines()) <= 150, name
-        for imported in imports(ast.parse(text)):
-            first, *more = imported.split(".")
-            allowed = first in {"torch", "torchdiffeq", "jaxtyping"} | sys.stdlib_module_names
-            assert allowed or (first == "timenet_lib" and more[0] in METHOD), f"{name} imports {imported}"
 
 
 def test_no_module_is_too_long_to_read():
