@@ -5,7 +5,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,14 @@ def detect(
         raise InputError("no images to score: name files, or a folder that holds some")
     if threshold is not None and not math.isfinite(threshold):
         raise InputError(f"the threshold has to be a number, not {threshold}")
-    with nullcontext() if out is None else new_folder(out) as draft:
+    place: AbstractContextManager[Path | None] = nullcontext() if out is None else new_folder(out)
+    with place as draft:
         for path in images:
             image_batch(path, 1)  # all can be used, or nothing is said of any
         method = model.methods[-1]
-        known, rows = model.calibrated(method), []
+        known = model.calibrated(method)
         limit = known.threshold if threshold is None else threshold
+        rows: list[dict[str, Any]] = []
         for row in _score(images, model, class_name=class_name, limit=limit, seed=seed, draft=draft):
             rows.append(row)
             say(row)

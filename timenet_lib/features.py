@@ -89,7 +89,8 @@ def build_extractor(name: str, weights: str, levels: tuple[int, ...], *, seed: i
         found = find_weights(name, weights)
         torch.manual_seed(seed)
         net: Any = timm.create_model(in_timm, features_only=True, out_indices=[index[i] for i in sorted(levels)])
-    file, source = None, Source(name, "random", levels, seed=seed)
+    file: Path | None = None
+    source = Source(name, "random", levels, seed=seed)
     if found is not None:
         file, shown_as = found
         state, digest = read_weights(file, name)
