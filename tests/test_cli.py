@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import timenet_lib
 from timenet_lib import __main__ as module
+from timenet_lib import evidence
 from timenet_lib.__main__ import main
 from timenet_lib.errors import WeightsError
 
@@ -83,7 +83,7 @@ def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path):
     assert "table 4: extractors" in done.stdout
     results = json.loads((tmp_path / "r.json").read_text())
     assert set(results["methods"]) == {"flow_0", "flow_1", "timenet", "flow_0_best_t", "flow_1_best_t"}
-    schema = json.loads((Path(timenet_lib.__file__).parent / "evaluation.schema.json").read_text())
+    schema = json.loads((Path(evidence.__file__).parent / "evaluation.schema.json").read_text())
     jsonschema.validate(results, schema)
     with pytest.raises(jsonschema.ValidationError, match="surprise"):
         jsonschema.validate({**results, "surprise": 1}, schema)
