@@ -18,33 +18,34 @@ $(STAMP): pyproject.toml $(PINS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) -e '.[dev]'
 	@touch $@
 
-run: $(STAMP)      ## execute every notebook into build/ with the shipped weights, end in a table
+run: $(STAMP)      ## execute every notebook into build/ with the shipped weights, then print a table
 	$(BIN)/timenet run --preset demo
 
-test: $(STAMP)     ## the tests, every notebook at preset ci among them
+test: $(STAMP)     ## the tests, which run every notebook at preset ci, too
 	OMP_NUM_THREADS=1 $(TEST) -m 'not slow and not timed' -n 2 --dist loadgroup --no-loadscope-reorder
 	$(TEST) -m 'timed and not slow'
 
 test-slow: $(STAMP) ## the tests that take minutes
 	$(TEST) -m slow
 
-# Warnings are no errors there: old versions warn of one another. Python 3.11 or 3.12, the oldest have no wheels for 3.13.
+# Warnings are not errors there: old versions warn about each other. Python 3.11 or 3.12: the oldest lack wheels for 3.13.
 test-floor: build/floors.txt ## the tests on the oldest versions pyproject.toml allows, in .venv-floor (6 GB)
 	PYTEST_ADDOPTS='-W default' $(MAKE) test VENV=.venv-floor PINS=$<
 
 build/floors.txt: pyproject.toml
 	@mkdir -p build
 	@$(PYTHON) -c 'import tomllib; p = tomllib.load(open("$<", "rb"))["project"]; \
-	print(*p["dependencies"], *p["optional-dependencies"]["dev"], sep="\n")' | sed 's/>=/==/' > $@
+	lists = [p["dependencies"], *p["optional-dependencies"].values()]; \
+	print(*(r.replace(">=", "==") for each in lists for r in each if ">=" in r), sep="\n")' > $@
 
-test-peers: $(STAMP) ## what is held against other libraries, such as anomalib, which this installs (0.5 GB)
+test-peers: $(STAMP) ## compare with other libraries, such as anomalib, which this installs (0.5 GB)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,peers]'
-	$(TEST) -rs tests/benchmarks tests/nets/test_extractors.py
+	$(TEST) -rs tests/benchmarks tests/test_features.py
 
 lab: $(STAMP)      ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
-lint: $(STAMP)     ## ruff and mypy over library, tests, notebooks
+lint: $(STAMP)     ## ruff and mypy on library, tests, notebooks
 	$(BIN)/ruff check timenet_lib tests notebooks
 	$(BIN)/ruff format --check timenet_lib tests notebooks
 	$(BIN)/mypy
@@ -55,7 +56,7 @@ figures: $(STAMP)  ## refresh figures/ (maintainers)
 notebooks: $(STAMP) ## refresh the outputs kept in notebooks/ (maintainers)
 	$(BIN)/python -m timenet_lib.course.maintain notebooks
 
-weights: $(STAMP)  ## train every shipped stage from nothing; resumable; about 100 minutes on two cores (maintainers)
+weights: $(STAMP)  ## train every shipped stage from scratch; resumable; about 100 minutes on two cores (maintainers)
 	$(BIN)/timenet train extractor --out timenet_lib/weights/demo --resume
 	$(BIN)/timenet train all --out timenet_lib/weights/demo --resume
 	$(BIN)/timenet evaluate --weights demo --ablations --json timenet_lib/weights/demo/evaluation.json
@@ -64,5 +65,5 @@ weights: $(STAMP)  ## train every shipped stage from nothing; resumable; about 1
 	$(BIN)/python -m timenet_lib.course.maintain gain
 	$(BIN)/python -m timenet_lib.course.maintain weights
 
-clean:             ## remove what was made, but not .venv
+clean:             ## remove everything generated except .venv
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,7 @@
 """What every test gets: checked shapes, no connection beyond this machine, one thread, a private cache."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -27,10 +28,7 @@ LONG = ("test_readme.py", "test_cli.py", "test_notebooks.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Where two processes share the tests, a module's stay together; the notebooks are dealt out one by one.
-
-    What takes longest comes first, or one process would have nothing to do while the other ends it.
-    """
+    """Let two processes share the tests by module, the notebooks one by one; the longest come first."""
     items.sort(key=lambda item: item.path.name not in LONG)
     for item in items:
         if item.path.name != "test_notebooks.py":
@@ -39,14 +37,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _private_cache(tmp_path_factory):
-    """Keep what the tests draw apart from the reader's own cache."""
-    before = os.environ.get("TIMENET_CACHE")
-    os.environ["TIMENET_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["TIMENET_CACHE"]
-    else:
-        os.environ["TIMENET_CACHE"] = before
+    """Keep what the tests draw out of the reader's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIMENET_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +55,25 @@ def images() -> torch.Tensor:
     return torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty Hugging Face cache, and no folder of weights; hub(repository, file) puts a file into the cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("TIMENET_EXTRACTOR_WEIGHTS", raising=False)
+
+    def put(repository, file):
+        home = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        (home / "refs").mkdir(parents=True)
+        (home / "refs" / "main").write_text("abc")
+        (home / "snapshots" / "abc").mkdir(parents=True)
+        shutil.copy(file, home / "snapshots" / "abc" / "model.safetensors")
+
+    return put
+
+
 @pytest.fixture(scope="session")
 def model_of_unlike_networks():
-    """Return a function of class names: a TimeNet at preset ci in which no two networks or steps are the same."""
+    """Make a TimeNet for some classes, at preset ci, in which no two networks or steps are the same."""
 
     def unlike(net, seed):
         g = torch.Generator().manual_seed(seed)

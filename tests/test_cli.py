@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import timenet_lib
+from timenet_lib import __main__ as module
+from timenet_lib import evidence
 from timenet_lib.__main__ import main
 from timenet_lib.errors import WeightsError
 
@@ -25,7 +26,7 @@ def timenet(*args, cwd=None, env=None):
 
 
 def timenet_here(*args):
-    """Run a command in this process, which saves the start of another one, for what ends before any work is done."""
+    """Run a command in this process, which is faster, for what ends before any work is done."""
     done = CliRunner().invoke(main, list(map(str, args)))
     return subprocess.CompletedProcess(args, done.exit_code, done.stdout, done.stderr)
 
@@ -33,12 +34,10 @@ def timenet_here(*args):
 def refused(result, *words):
     """Check for exit code 2 and one line that holds the words."""
     assert result.returncode == 2, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("error: ")
-    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert line.startswith("error: ")
     for word in words:
-        assert word in lines[0]
+        assert word in line
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +57,9 @@ def photo(drawn_ci):
 def test_help_names_every_command():
     result = timenet("--help")
     assert result.returncode == 0
-    for command in ("run", "draw", "check-data", "train", "evaluate", "measure-flows", "detect", "export", "info"):
-        assert re.search(rf"^  {command} ", result.stdout, re.MULTILINE)
+    commands = {"run", "draw", "check-data", "train", "evaluate", "measure-flows", "detect", "export", "info"}
+    assert commands <= set(re.findall(r"^  (\S+) ", result.stdout, re.MULTILINE))
+    assert commands <= {word for line in module.__doc__.splitlines()[:1] for word in re.findall(r"[\w-]+", line)}
 
 
 def test_train_leaves_the_stages_and_their_records(trained):
@@ -83,7 +83,7 @@ def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path):
     assert "table 4: extractors" in done.stdout
     results = json.loads((tmp_path / "r.json").read_text())
     assert set(results["methods"]) == {"flow_0", "flow_1", "timenet", "flow_0_best_t", "flow_1_best_t"}
-    schema = json.loads((Path(timenet_lib.__file__).parent / "evaluation.schema.json").read_text())
+    schema = json.loads((Path(evidence.__file__).parent / "evaluation.schema.json").read_text())
     jsonschema.validate(results, schema)
     with pytest.raises(jsonschema.ValidationError, match="surprise"):
         jsonschema.validate({**results, "surprise": 1}, schema)
@@ -168,7 +168,6 @@ def test_a_file_that_fails_its_check_replaces_nothing(trained, tmp_path, monkeyp
     assert done.exit_code == 2
     assert [p.name for p in tmp_path.iterdir()] == ["d.onnx"]
     assert (tmp_path / "d.onnx").read_text() == "the good one"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.onnx"]
 
 
 def test_draw_and_check_data(tmp_path):
@@ -232,19 +231,17 @@ def test_a_device_that_is_not_there_is_refused(photo, tmp_path):
         ("none.png", lambda p: None, ["none.png", "does not exist"]),
         ("dot.png", lambda p: Image.new("RGB", (1, 1)).save(p), ["dot.png", "1x1", "too small"]),
         ("huge.png", lambda p: Image.new("1", (12_000, 9_000)).save(p), ["huge.png"]),
+        ("fine.png", lambda p: Image.new("RGB", (32, 32)).save(p), ["dye", "die"]),
     ],
 )
-def test_detect_refuses_what_is_no_photograph(trained, photo, tmp_path, name, make, words):
+def test_detect_refuses_what_is_no_image_and_an_unknown_class(trained, photo, tmp_path, name, make, words):
     make(tmp_path / name)
-    args = ("detect", photo, tmp_path / name, "--class", "die", "--weights", trained, "--json", tmp_path / "d.json")
-    result = timenet_here(*args)
+    class_name = "dye" if "dye" in words else "die"
+    options = ("--class", class_name, "--weights", trained, "--json", tmp_path / "d.json")
+    result = timenet_here("detect", photo, tmp_path / name, *options)
     refused(result, *words)
     assert result.stdout == ""
     assert not (tmp_path / "d.json").exists()
-
-
-def test_detect_refuses_an_unknown_class(trained, photo):
-    refused(timenet_here("detect", photo, "--class", "dye", "--weights", trained), "dye", "die")
 
 
 def test_reflow_goes_on_to_flow_2_and_needs_flow_1(trained, drawn_ci, tmp_path):

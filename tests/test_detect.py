@@ -1,4 +1,4 @@
-"""Photographs in, verdicts and heat maps out: every photograph once, all or nothing, as predict says."""
+"""Image files in, verdicts and heat maps out: each image once, all or nothing, as predict says."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 from timenet_lib import detect as module
 from timenet_lib.detect import COLUMNS, detect, find_images, heat_map, heat_map_names
 from timenet_lib.errors import DataError, InputError, OutputError, WeightsError
-from timenet_lib.pictures import HEAT_MAP, MASK_COLOUR, heat
+from timenet_lib.pictures import MASK_COLOUR, heat
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def model(model_of_unlike_networks, drawn_ci):
 
 @pytest.fixture
 def folder(tmp_path, drawn_ci):
-    """Three photographs in two folders, two of one name, one grey, beside what is no photograph."""
+    """Three images in two folders, two of one name, one grey, and files that are no images."""
     found = [s.path for s in drawn_ci.test if s.class_name == "die"]
     for place, path in zip(("monday/a.png", "monday/b.png", "tuesday/a.png"), found, strict=False):
         (tmp_path / "in" / place).parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def folder(tmp_path, drawn_ci):
     return tmp_path / "in"
 
 
-def test_a_folder_stands_for_the_photographs_below_it(folder):
+def test_a_folder_stands_for_the_images_below_it(folder):
     found = [folder / "monday" / "a.png", folder / "monday" / "b.png", folder / "tuesday" / "a.png"]
     assert find_images([folder]) == found
     assert find_images([found[2], folder / "monday"]) == [found[2], *found[:2]]
@@ -70,7 +70,7 @@ def test_verdicts_are_those_of_predict(model, folder, monkeypatch, class_name, s
     p = model.predict(paths, class_name, seed=seed)
     said = []
     monkeypatch.setattr(module, "CHUNK", 2)  # so that there is more than one chunk
-    results = detect(paths, model, class_name, seed=seed, say=said.append)
+    results = detect(paths, model, class_name=class_name, seed=seed, say=said.append)
     assert results["images"] == said
     assert (results["method"], results["threshold"]) == ("timenet", p.threshold)
     assert results["pixel_threshold"] == p.pixel_threshold
@@ -84,19 +84,19 @@ def test_verdicts_are_those_of_predict(model, folder, monkeypatch, class_name, s
 
 
 def test_a_threshold_of_ones_own_replaces_the_calibrated_one(model, folder):
-    scores = [row["score"] for row in detect(find_images([folder]), model, "die")["images"]]
+    scores = [row["score"] for row in detect(find_images([folder]), model, class_name="die")["images"]]
     middle = sorted(scores)[1]
-    results = detect(find_images([folder]), model, "die", threshold=middle)
+    results = detect(find_images([folder]), model, class_name="die", threshold=middle)
     assert results["threshold"] == middle
     assert [row["defective"] for row in results["images"]] == [s >= middle for s in scores]
     assert sum(s >= middle for s in scores) == 2
-    assert detect(find_images([folder]), model, "die", threshold=0.0)["threshold"] == 0.0
+    assert detect(find_images([folder]), model, class_name="die", threshold=0.0)["threshold"] == 0.0
 
 
-def test_out_holds_a_heat_map_a_photograph_and_both_tables(model, folder, tmp_path, monkeypatch):
+def test_out_holds_a_heat_map_per_image_and_both_tables(model, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 2)
     out = tmp_path / "new" / "deep" / "found"
-    results = detect(find_images([folder]), model, "die", out)
+    results = detect(find_images([folder]), model, class_name="die", out=out)
     files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     maps = ["heat_maps/monday/a.png", "heat_maps/monday/b.png", "heat_maps/tuesday/a.png"]
     assert files == [*maps, "scores.csv", "scores.json"]
@@ -125,47 +125,47 @@ def test_nothing_is_left_of_a_run_that_fails(model, folder, tmp_path, monkeypatc
     (folder / "monday" / "c.png").write_text("no image")
     said = []
     with pytest.raises(DataError, match=r"c\.png: not an image"):
-        detect(find_images([folder]), model, "die", tmp_path / "found", say=said.append)
+        detect(find_images([folder]), model, class_name="die", out=tmp_path / "found", say=said.append)
     assert said == []
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
-def test_a_folder_that_holds_something_is_not_written_into(model, folder):
-    with pytest.raises(InputError, match="not empty: name a new folder"):
-        detect(find_images([folder]), model, "die", folder)
-    with pytest.raises(InputError, match=r"notes\.txt is there already"):
-        detect(find_images([folder]), model, "die", folder / "notes.txt")
-    (folder / "empty").mkdir()
-    detect([folder / "monday" / "a.png"], model, "die", folder / "empty")
-    assert (folder / "empty" / "heat_maps" / "a.png").is_file()
-
-
-def test_a_folder_that_cannot_be_made_is_an_output_error(model, folder):
-    with pytest.raises(OutputError, match=r"found cannot be made .*choose another folder"):
-        detect(find_images([folder]), model, "die", folder / "notes.txt" / "found")
-
-
-def test_the_folder_that_one_stands_in_is_kept(model, folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        ("in", InputError, "not empty: name a new folder"),
+        ("in/notes.txt", InputError, r"notes\.txt is there already"),
+        ("in/notes.txt/found", OutputError, r"found cannot be made .*choose another folder"),
+        ("", InputError, "the folder that you are in"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_into_is_refused(model, folder, tmp_path, monkeypatch, out, error, message):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(InputError, match="the folder that you are in"):
-        detect(find_images([folder]), model, "die", Path())
+    with pytest.raises(error, match=message):
+        detect(find_images([folder]), model, class_name="die", out=tmp_path / out if out else Path())
     assert Path.cwd().samefile(tmp_path / "here")
 
 
-def test_no_photographs_and_no_number_are_refused(model, folder, tmp_path):
-    with pytest.raises(InputError, match="no photographs"):
+def test_an_empty_folder_is_filled(model, folder):
+    (folder / "empty").mkdir()
+    detect([folder / "monday" / "a.png"], model, class_name="die", out=folder / "empty")
+    assert (folder / "empty" / "heat_maps" / "a.png").is_file()
+
+
+def test_no_images_and_no_number_are_refused(model, folder, tmp_path):
+    with pytest.raises(InputError, match="no images"):
         detect([], model, out=tmp_path / "found")
     with pytest.raises(InputError, match="has to be a number, not nan"):
-        detect(find_images([folder]), model, "die", threshold=float("nan"))
+        detect(find_images([folder]), model, class_name="die", threshold=float("nan"))
 
 
 def test_a_model_without_calibration_says_what_to_do(model_of_unlike_networks, folder):
     with pytest.raises(WeightsError, match="call calibrate"):
-        detect(find_images([folder]), model_of_unlike_networks(("die",)), "die")
+        detect(find_images([folder]), model_of_unlike_networks(("die",)), class_name="die")
 
 
-def test_no_two_photographs_share_a_heat_map(tmp_path, monkeypatch):
+def test_no_two_images_share_a_heat_map(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("x/a.jpg", "x/a.png", "y/a.png", "y/b.png")]
     names = heat_map_names(paths)
     assert names == [f"heat_maps/{name}.png" for name in ("x/a.jpg", "x/a.png", "y/a.png", "y/b.png")]
@@ -192,17 +192,17 @@ def test_a_heat_map_outlines_what_reaches_the_threshold(size, shown):
     assert abs(columns.mean() - shown[0] / 2) < 3
     assert (left[:, : shown[0] // 2 - 6] == 200).all()
     assert (left[:, shown[0] // 2 + 6 :] == 200).all()
-    assert np.array_equal(right[:1, :1], heat(np.array([[2.0]]), 0, 3.0, HEAT_MAP))
-    assert np.array_equal(right[:1, -1:], heat(np.array([[0.0]]), 0, 3.0, HEAT_MAP))
+    assert np.array_equal(right[:1, :1], heat(np.array([[2.0]]), 0, 3.0))
+    assert np.array_equal(right[:1, -1:], heat(np.array([[0.0]]), 0, 3.0))
 
 
 def test_a_score_at_the_threshold_reaches_it():
     scores = torch.zeros(16, 16)
     scores[:, :8] = 1.0
-    assert (heat_map(np.zeros((256, 256, 3), np.uint8), scores, 1.0)[:, :256] != 0).any()
+    assert heat_map(np.zeros((256, 256, 3), np.uint8), scores, 1.0)[:, :256].any()
 
 
-def test_a_large_photograph_is_made_smaller():
+def test_a_large_image_is_made_smaller():
     picture = heat_map(np.zeros((1000, 3000, 3), np.uint8), torch.zeros(16, 16), 1.0)
     assert picture.shape == (341, 2048, 3)
     assert (picture[:, :1024] == 0).all()

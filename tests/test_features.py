@@ -1,15 +1,16 @@
+"""Extractors: the embedded one and timm's, with weights that are what they claim to be, or refused."""
+
 import hashlib
-import os
 import shutil
 
-import huggingface_hub.constants
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from timenet_lib.embedded import EmbeddedExtractor
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.features import PAPER_EXTRACTORS, EmbeddedExtractor, Source, build_extractor
+from timenet_lib.features import PAPER_EXTRACTORS, Source, build_extractor
 from timenet_lib.presets import PAPER
 from timenet_lib.weights import load_stage, shipped_weights
 
@@ -35,14 +36,6 @@ def random_state(name, **options):
         shapes = timm.create_model(name, **options).state_dict()
     g = torch.Generator().manual_seed(5)
     return {k: torch.rand(v.shape, generator=g) * 0.05 + 0.01 for k, v in shapes.items()}
-
-
-@pytest.fixture
-def no_weights(tmp_path, monkeypatch):
-    """A machine whose cache holds no weights, and where no folder of weights is named."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.delenv("TIMENET_EXTRACTOR_WEIGHTS", raising=False)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +68,13 @@ def test_table_4_is_whole_and_in_order():
     assert list(PAPER_EXTRACTORS) == list(CHANNELS)
 
 
-def test_an_image_has_the_same_features_alone():
-    net = build_extractor("embedded", "random", (1, 2, 3))
-    for together, alone in zip(net(X), net(X[:1]), strict=True):
-        assert torch.allclose(together[:1], alone, atol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["embedded", "resnet18"])
-def test_levels_come_in_the_order_asked_for_and_do_not_depend_on_one_another(name):
-    f1, f2, f3 = build_extractor(name, "random", (1, 2, 3))(X)
+def test_levels_are_frozen_in_the_order_asked_for_and_independent_of_other_levels_and_images(name):
+    net = build_extractor(name, "random", (1, 2, 3))
+    f1, f2, f3 = net(X)
+    assert all(torch.allclose(f[:1], alone, atol=1e-5) for f, alone in zip((f1, f2, f3), net(X[:1]), strict=True))
+    assert not net.training
+    assert not any(p.requires_grad for p in net.parameters())
     swapped = build_extractor(name, "random", (3, 1))(X)
     assert torch.equal(swapped[0], f3)
     assert torch.equal(swapped[1], f1)
@@ -98,17 +89,10 @@ def test_levels_deeper_than_the_deepest_are_left_out():
 def test_random_weights_come_from_the_seed_and_leave_the_global_generator_alone():
     before = torch.get_rng_state()
     for name in ("embedded", "resnet18"):
-        a, b, c = (build_extractor(name, "random", (1,), seed)(X)[0] for seed in (0, 0, 1))
+        a, b, c = (build_extractor(name, "random", (1,), seed=seed)(X)[0] for seed in (0, 0, 1))
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_extractors_are_frozen():
-    for name in ("embedded", "resnet18"):
-        net = build_extractor(name, "random", (1,))
-        assert not net.training
-        assert not any(p.requires_grad for p in net.parameters())
 
 
 def test_the_shipped_extractor_is_the_file_that_is_shipped():
@@ -161,23 +145,19 @@ def test_a_network_that_timm_takes_apart_gets_all_its_weights(tmp_path, name, le
     assert all(torch.equal(loaded[k], body[k].half().to(loaded[k])) for k in body)
 
 
-def test_what_was_used_is_told_without_its_folder(resnet18_file, no_weights):
+@pytest.mark.usefixtures("hub")
+def test_what_was_used_is_told_without_its_folder(resnet18_file):
     digest = hashlib.sha256(resnet18_file.read_bytes()).hexdigest()
     expected = Source("resnet18", "file", (3, 2), "resnet18.safetensors", digest, None)
-    assert build_extractor("resnet18", str(resnet18_file), (3, 2)).source == expected
-    assert build_extractor("resnet18", str(resnet18_file.parent), (3, 2)).source == expected
-    assert build_extractor("resnet18", str(resnet18_file.parent), (1,)).file == resnet18_file
+    for weights in (resnet18_file, resnet18_file.parent):
+        made = build_extractor("resnet18", str(weights), (3, 2))
+        assert (made.source, made.file) == (expected, resnet18_file)
     random = build_extractor("resnet18", "random", (1,), seed=7)
-    assert random.source == Source("resnet18", "random", (1,), None, None, 7)
-    assert random.file is None
+    assert (random.source, random.file) == (Source("resnet18", "random", (1,), None, None, 7), None)
 
 
-def test_timm_means_its_cache_on_this_machine(resnet18_file, no_weights):
-    home = no_weights / "hub" / "models--timm--resnet18.a1_in1k"
-    (home / "refs").mkdir(parents=True)
-    (home / "refs" / "main").write_text("abc")
-    (home / "snapshots" / "abc").mkdir(parents=True)
-    shutil.copy(resnet18_file, home / "snapshots" / "abc" / "model.safetensors")
+def test_timm_means_its_cache_on_this_machine(resnet18_file, hub):
+    hub("timm/resnet18.a1_in1k", resnet18_file)
     cached = build_extractor("resnet18", "timm", (2,))
     assert cached.source[:4] == ("resnet18", "timm", (2,), "timm/resnet18.a1_in1k/model.safetensors")
     assert torch.equal(cached(X)[0], build_extractor("resnet18", str(resnet18_file), (2,))(X)[0])
@@ -186,35 +166,31 @@ def test_timm_means_its_cache_on_this_machine(resnet18_file, no_weights):
         build_extractor("resnet18.tv_in1k", "timm", (2,))
 
 
-def test_the_papers_extractor_is_found_in_the_cache_and_in_a_folder(no_weights, monkeypatch):
+def test_the_papers_extractor_is_found_in_the_cache_and_in_a_folder(hub, tmp_path, monkeypatch):
     """A stand-in of every name and shape of the whole network, its classifier too."""
     state = random_state(PAPER.extractor)
-    home = no_weights / "hub" / "models--timm--wide_resnet101_2.tv_in1k"
-    (home / "refs").mkdir(parents=True)
-    (home / "refs" / "main").write_text("abc")
-    (home / "snapshots" / "abc").mkdir(parents=True)
-    save_file(state, home / "snapshots" / "abc" / "model.safetensors")
+    save_file(state, tmp_path / "wide_resnet101_2.safetensors")
+    hub("timm/wide_resnet101_2.tv_in1k", tmp_path / "wide_resnet101_2.safetensors")
     cached = build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels)
     assert cached.source.file == "timm/wide_resnet101_2.tv_in1k/model.safetensors"
     assert torch.equal(cached.net.state_dict()["layer3.22.conv3.weight"], state["layer3.22.conv3.weight"])
     assert [f.shape[1:] for f in cached(X)] == [(256, 16, 16), (512, 8, 8), (1024, 4, 4)]
-    os.link(home / "snapshots" / "abc" / "model.safetensors", no_weights / "wide_resnet101_2.safetensors")
-    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(no_weights))
+    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(tmp_path))
     folder = build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels)
     assert (folder.source.file, folder.source.sha256) == ("wide_resnet101_2.safetensors", cached.source.sha256)
 
 
-def test_the_folder_of_the_environment_variable_comes_before_the_cache(resnet18_file, no_weights, monkeypatch):
-    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(resnet18_file.parent))
-    source = build_extractor("resnet18", "timm", (2,)).source
-    assert source[:4] == ("resnet18", "timm", (2,), "resnet18.safetensors")
+@pytest.mark.usefixtures("hub")
+def test_a_folder_of_weights_that_lacks_them_or_does_not_exist_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsError, match=r"model\.safetensors of timm/resnet34.*nor resnet34\.safetensors in"):
         build_extractor("resnet34", "timm", (2,))
-    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(no_weights / "none"))
+    monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(tmp_path / "none"))
     with pytest.raises(WeightsError, match="TIMENET_EXTRACTOR_WEIGHTS is no folder"):
         build_extractor("resnet18", "timm", (2,))
 
 
+@pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
@@ -232,27 +208,33 @@ def test_the_folder_of_the_environment_variable_comes_before_the_cache(resnet18_
         ("embedded", "timm", "timm has no weights of embedded.*'shipped'"),
     ],
 )
-def test_weights_that_are_not_there_are_an_error_and_no_fallback(no_weights, name, weights, message):
+def test_weights_that_are_not_there_are_an_error_and_no_fallback(tmp_path, name, weights, message):
     with pytest.raises(WeightsError, match=message):
-        build_extractor(name, weights.format(no_weights), (2,))
+        build_extractor(name, weights.format(tmp_path), (2,))
 
 
-def test_weights_of_another_network_are_refused(resnet18_file, tmp_path):
+def test_weights_of_another_network_are_refused(resnet18_file):
     with pytest.raises(WeightsError, match=r"resnet18\.safetensors does not fit resnet34: layer1\.2\.\S+ is missing"):
         build_extractor("resnet34", str(resnet18_file), (1,))
-    state = random_state("resnet18")
-    file = str(tmp_path / "r.safetensors")
-    save_file(state | {"layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)}, file)
-    with pytest.raises(WeightsError, match=r"does not fit resnet18: layer1\.2\.conv1\.weight is one too many$"):
-        build_extractor("resnet18", file, (1,))
-    save_file(state | {"layer4.0.bn1.bias": torch.zeros(2), "conv1.weight": torch.zeros(64, 3, 3, 3)}, file)
-    shapes = r"conv1\.weight has shape \(64, 3, 3, 3\), not \(64, 3, 7, 7\), and 1 more"
-    with pytest.raises(WeightsError, match=shapes):
-        build_extractor("resnet18", file, (1,))
-    del state["layer4.1.bn2.running_var"]
-    save_file(state, file)
-    with pytest.raises(WeightsError, match=r"layer4\.1\.bn2\.running_var is missing$"):
-        build_extractor("resnet18", file, (1,))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer1.2.conv1.weight": torch.zeros(64, 64, 3, 3)}, r"layer1\.2\.conv1\.weight is one too many$"),
+        (
+            {"layer4.0.bn1.bias": torch.zeros(2), "conv1.weight": torch.zeros(64, 3, 3, 3)},
+            r"conv1\.weight has shape \(64, 3, 3, 3\), not \(64, 3, 7, 7\), and 1 more",
+        ),
+        ({"layer4.1.bn2.running_var": None}, r"layer4\.1\.bn2\.running_var is missing$"),
+        ({"bn1.bias": torch.zeros(64, dtype=torch.int64)}, r"bn1\.bias is torch\.int64$"),
+    ],
+)
+def test_weights_that_were_altered_are_refused(resnet18_file, tmp_path, changes, message):
+    state = load_file(resnet18_file) | changes
+    save_file({k: v for k, v in state.items() if v is not None}, tmp_path / "r.safetensors")
+    with pytest.raises(WeightsError, match=f"does not fit resnet18: {message}"):
+        build_extractor("resnet18", str(tmp_path / "r.safetensors"), (1,))
 
 
 def test_files_that_are_not_safetensors_are_refused_and_never_unpickled(tmp_path):
@@ -264,22 +246,18 @@ def test_files_that_are_not_safetensors_are_refused_and_never_unpickled(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("wrong", "right"),
+    ("name", "hint"),
     [
-        ("resnet18x", "resnet18"),
-        ("embeded", "embedded"),
-        ("resnet18.nothing", "resnet18"),
-        *((paper, name) for paper, name in PAPER_EXTRACTORS.items()),
+        ("resnet18x", "did you mean 'resnet18'"),
+        ("embeded", "did you mean 'embedded'"),
+        ("resnet18.nothing", "did you mean 'resnet18'"),
+        ("qqqq", r"`timm\.list_models"),
+        *((paper, f"did you mean '{name}'") for paper, name in PAPER_EXTRACTORS.items()),
     ],
 )
-def test_an_unknown_name_is_refused_and_the_nearest_suggested(wrong, right):
-    with pytest.raises(InputError, match=rf"no network '{wrong}'; did you mean '{right}'"):
-        build_extractor(wrong, "random", (2,))
-
-
-def test_a_name_that_resembles_none_says_where_to_look():
-    with pytest.raises(InputError, match=r"no network 'qqqq'; `timm\.list_models"):
-        build_extractor("qqqq", "random", (2,))
+def test_an_unknown_name_is_refused_and_the_nearest_suggested(name, hint):
+    with pytest.raises(InputError, match=f"no network '{name}'; {hint}"):
+        build_extractor(name, "random", (2,))
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])

@@ -1,14 +1,16 @@
-"""The lpips package with a backbone that a user brings, and our formula beside it; VGG16 is a random stand-in here."""
+"""The lpips package with a backbone that a user brings, against our formula; VGG16 is a random stand-in here."""
 
-import shutil
-
+import lpips
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.features import Lpips, build_extractor, build_lpips
 from timenet_lib.losses import perceptual_distance
+
+NO_FEATURES = torch.nn.Identity()
+X, Y = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @pytest.fixture(scope="module")
@@ -24,62 +26,39 @@ def vgg(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def pictures():
-    return torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-
-
-def test_ours_equals_the_packages_given_the_same_backbone_and_no_channel_weights(vgg, pictures):
-    x, y = pictures
-    package = Lpips(lpips=False)
-    from safetensors.torch import load_file
-
+@pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
+def test_ours_equals_the_packages_given_the_same_backbone_and_no_channel_weights(vgg):
+    package = Lpips()
+    package.net = lpips.LPIPS(net="vgg", lpips=False, pnet_rand=True, verbose=False)
     package.load_backbone(load_file(vgg / "vgg16.safetensors"), "the stand-in")
-    slices = [getattr(package.net.net, f"slice{i}") for i in range(1, 6)]
 
     def features(z):
         z, levels = package.net.scaling_layer(z), []
-        for part in slices:
-            z = part(z)
+        for i in range(1, 6):
+            z = getattr(package.net.net, f"slice{i}")(z)
             levels.append(z)
         return levels
 
-    assert torch.allclose(perceptual_distance(features, x, y), package(x, y), rtol=1e-4)
-    assert float(package(x, y).min()) > 0.01
+    assert torch.allclose(perceptual_distance(features, X, Y), package(X, Y), rtol=1e-4)
+    assert float(package(X, Y).min()) > 0.01
 
 
-def test_the_package_is_used_with_the_weights_that_are_there(vgg, pictures, monkeypatch):
-    x, y = pictures
+def test_the_package_is_used_with_the_weights_that_are_there(vgg, hub, monkeypatch):
     features = build_extractor("embedded", "random", (1, 2, 3))
-    by_folder = build_lpips("vgg", features, weights=str(vgg))
+    distance = build_lpips("vgg", features, weights=str(vgg))
+    assert distance(X, X).abs().max() == 0
+    assert not torch.allclose(distance(X, Y), build_lpips("extractor", features)(X, Y))
+    assert not any(p.requires_grad for p in distance.parameters())
+    hub("timm/vgg16.tv_in1k", vgg / "vgg16.safetensors")
+    assert torch.equal(build_lpips("vgg", features)(X, Y), distance(X, Y))
     monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(vgg))
-    by_variable = build_lpips("vgg", features)
-    assert torch.equal(by_folder(x, y), by_variable(x, y))
-    assert by_folder(x, x).abs().max() == 0
-    assert not torch.allclose(by_folder(x, y), build_lpips("extractor", features)(x, y))
-    assert not any(p.requires_grad for p in by_folder.parameters())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "nowhere")
+    assert torch.equal(build_lpips("vgg", features)(X, Y), distance(X, Y))
 
 
-def test_the_backbone_is_found_in_the_hubs_cache(vgg, pictures, tmp_path, monkeypatch):
-    x, y = pictures
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.delenv("TIMENET_EXTRACTOR_WEIGHTS", raising=False)
-    home = tmp_path / "models--timm--vgg16.tv_in1k"
-    (home / "refs").mkdir(parents=True)
-    (home / "refs" / "main").write_text("abc")
-    (home / "snapshots" / "abc").mkdir(parents=True)
-    shutil.copy(vgg / "vgg16.safetensors", home / "snapshots" / "abc" / "model.safetensors")
-    by_cache, by_folder = (
-        build_lpips("vgg", torch.nn.Identity()),
-        build_lpips("vgg", torch.nn.Identity(), weights=str(vgg)),
-    )
-    assert torch.equal(by_cache(x, y), by_folder(x, y))
-
-
-def test_its_gradient_reaches_the_first_image(vgg, pictures):
-    x, y = pictures
-    x.requires_grad_()
-    build_lpips("vgg", torch.nn.Identity(), weights=str(vgg))(x, y).sum().backward()
+def test_its_gradient_reaches_the_first_image(vgg):
+    x = X.clone().requires_grad_()
+    build_lpips("vgg", NO_FEATURES, weights=str(vgg))(x, Y).sum().backward()
     assert torch.isfinite(x.grad).all()
     assert x.grad.abs().max() > 0
 
@@ -88,14 +67,14 @@ def test_a_backbone_that_is_not_there_is_said_and_not_fetched(tmp_path, monkeypa
     monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", str(tmp_path))
     where = r"model\.safetensors of timm/vgg16\.tv_in1k on the Hugging Face hub.*put vgg16\.safetensors into the folder"
     with pytest.raises(WeightsError, match=rf"{where} that TIMENET_EXTRACTOR_WEIGHTS names, or take --lpips extractor"):
-        build_lpips("vgg", torch.nn.Identity())
+        build_lpips("vgg", NO_FEATURES)
     with pytest.raises(WeightsError, match=r"no extractor weights at .*absent"):
-        build_lpips("vgg", torch.nn.Identity(), weights=str(tmp_path / "absent"))
+        build_lpips("vgg", NO_FEATURES, weights=str(tmp_path / "absent"))
 
 
 def test_another_network_is_refused(tmp_path):
     save_file({"features.0.weight": torch.zeros(2, 3, 3, 3)}, tmp_path / "vgg16.safetensors")
     with pytest.raises(WeightsError, match=r"vgg16\.safetensors does not fit vgg16: features\.0\.weight"):
-        build_lpips("vgg", torch.nn.Identity(), weights=str(tmp_path))
+        build_lpips("vgg", NO_FEATURES, weights=str(tmp_path))
     with pytest.raises(InputError, match=r"no LPIPS network 'alex': choose one of extractor, vgg"):
-        build_lpips("alex", torch.nn.Identity())
+        build_lpips("alex", NO_FEATURES)

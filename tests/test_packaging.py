@@ -1,7 +1,9 @@
 """The files that a newcomer's first minutes depend on: they agree, and they hold no address and no machine's path."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+LIBRARY = ROOT / "timenet_lib"
+MODULES = sorted(LIBRARY.rglob("*.py"))
 
 
 def name_of(requirement):
@@ -38,28 +43,70 @@ def test_environment_yml_is_a_shim_over_pyproject():
 
 
 def test_every_dependency_has_a_floor_and_a_tested_version():
-    requirements = PROJECT["dependencies"] + [r for each in PROJECT["optional-dependencies"].values() for r in each]
+    own, *dev = EXTRAS["dev"]
+    assert own == "timenet_lib[course,onnx]"  # so what make and environment.yml install runs everything
     tested = {name_of(line) for line in constraints()}
-    for requirement in requirements:
+    for requirement in [*PROJECT["dependencies"], *dev, *EXTRAS["course"], *EXTRAS["onnx"], *EXTRAS["peers"]]:
         assert re.fullmatch(r"[\w.-]+>=[\d.]+", requirement), requirement
         assert name_of(requirement) in tested, requirement
 
 
-def test_the_packages_of_the_course_are_there():
-    wanted = [
-        "torch",
-        "torchvision",
-        "timm",
-        "lpips",
-        "torchdiffeq",
-        "matplotlib",
-        "ipywidgets",
-        "jupyterlab",
-        "papermill",
-        "scikit-learn",
-    ]
-    assert set(wanted) <= {name_of(r) for r in PROJECT["dependencies"]}
-    assert set(PROJECT["optional-dependencies"]) == {"dev", "peers"}
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [
+        ("library", "torch torchvision timm lpips torchdiffeq safetensors scikit-learn accelerate click"),
+        ("course", "jupyterlab papermill ipywidgets anywidget matplotlib"),
+        ("onnx", "onnx onnxruntime onnxscript"),
+    ],
+)
+def test_each_package_is_where_it_is_needed_and_nowhere_else(place, wanted):
+    lists = {"library": PROJECT["dependencies"], **EXTRAS}
+    assert set(lists) == {"library", "course", "onnx", "dev", "peers"}
+    for package in wanted.split():
+        assert [name for name in lists if package in map(name_of, lists[name])] == [place], package
+
+
+WITHOUT_EXTRAS = '''
+import importlib, sys
+from click.testing import CliRunner
+
+class Without:
+    """A finder that finds everything but the extras."""
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.startswith(tuple(sys.argv[1].split())) else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Without, sys.meta_path)
+for module in sys.argv[3:]:
+    importlib.import_module(module)
+from timenet_lib.__main__ import main
+for command in (["detect", sys.argv[2], "--class", "die", "--out", "found"], ["run"], ["export", "die.onnx"]):
+    done = CliRunner().invoke(main, command)
+    print(done.exit_code, done.output.splitlines()[-1])
+'''
+
+
+def test_the_library_imports_and_detects_without_the_extras(drawn_ci, tmp_path):
+    blocked = "matplotlib papermill jupyter IPython ipywidgets anywidget nbformat nbclient traitlets ipykernel onnx"
+    paths = [p.relative_to(ROOT).with_suffix("") for p in MODULES]
+    modules = [".".join(p.parts) for p in paths if p.parts[1] != "course"]
+    assert "timenet_lib.detect" in modules
+    picture = next(s.path for s in drawn_ci.test if s.class_name == "die")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, blocked, str(picture), *modules]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    detected, run, export = done.stdout.splitlines()
+    assert re.match(r"0 threshold \d", detected)
+    assert re.fullmatch(r"2 error: \w+ is not installed: pip install '\.\[course\]'", run)
+    assert re.match(r"2 error: onnx is not installed: pip install ", export)
+    assert len(list((tmp_path / "found" / "heat_maps").iterdir())) == 1
 
 
 def test_constraints_are_names_and_versions_only():
@@ -79,70 +126,5 @@ def test_weights_stay_under_20_mb():
 
 
 def test_no_module_is_too_long_to_read():
-    for path in (ROOT / "timenet_lib").rglob("*.py"):
+    for path in MODULES:
         assert len(path.read_text().splitlines()) <= 330, path.name
-
-
-def test_only_the_command_line_imports_the_course():
-    for path in (ROOT / "timenet_lib").rglob("*.py"):
-        inside = path.relative_to(ROOT / "timenet_lib")
-        if inside.parts[0] != "course" and inside.name != "cli.py":
-            assert "timenet_lib.course" not in path.read_text(), inside
-
-
-def test_the_order_of_modules_has_no_import_against_it():
-    """Imports point only upwards in the order in which data flows."""
-    order = [
-        "errors",
-        "untrusted",
-        "console",
-        "processes",
-        "pictures",
-        "path",
-        "nets.unet",
-        "presets",
-        "data.drawn",
-        "data.problems",
-        "data.images",
-        "data.folder",
-        "data.synthesis",
-        "nets.tpn",
-        "checkpoints",
-        "nets.extractors",
-        "solvers",
-        "losses",
-        "nets.lpips",
-        "couplings",
-        "straightness",
-        "training.loop",
-        "training.flow",
-        "score",
-        "calibration",
-        "training.tpn",
-        "training.extractor",
-        "reconstruct",
-        "metrics",
-        "training.stages",
-        "detector",
-        "detect",
-        "export",
-        "diagnostics",
-        "baselines",
-        "evaluate",
-        "reported",
-        "flows",
-        "intervals",
-        "ablations",
-        "training.peers",
-        "benchmark",
-        "training.command",
-        "cost",
-        "throughput",
-        "cli",
-    ]
-    for path in (ROOT / "timenet_lib").rglob("*.py"):
-        name = ".".join(path.relative_to(ROOT / "timenet_lib").with_suffix("").parts)
-        if name not in order:
-            continue
-        for imported in re.findall(r"^from timenet_lib\.([\w.]+) import", path.read_text(), re.MULTILINE):
-            assert imported not in order or order.index(imported) < order.index(name), f"{name} imports {imported}"

@@ -11,27 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click import Choice, IntRange, option
 
 from timenet_lib import __version__
-from timenet_lib.console import Number, OneLineErrors, check_writable, fail, quiet, say, shown_command
+from timenet_lib.console import Number, OneLineErrors, check_writable, extra, fail, quiet, say, shown_command, together
 
-PRESET = click.option(
-    "--preset", default="demo", show_default=True, metavar="NAME", help="ci, demo (a laptop) or paper (a GPU)."
-)
-SEED = click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="Decides every random choice."
-)
-DEVICE = click.option("--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda or cuda:N.")
-WEIGHTS = click.option(
-    "--weights", default="demo", show_default=True, metavar="NAME_OR_DIR", help="Shipped weights, or a folder of yours."
-)
-EXTRACTOR = click.option(
-    "--extractor-weights",
-    default="",
-    metavar="WHICH",
-    help="Of the extractor: shipped, random, timm (this machine's cache), a file or a folder. [default: the preset's]",
-)
-DATA = click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="A folder laid out as MVTec-AD is.")
+FILE = click.Path(path_type=Path)
+COUNT = IntRange(1, 10**9)
+PRESETS = "the preset's"
+PRESET = option("--preset", default="demo", metavar="NAME", help="ci, demo (a laptop) or paper (a GPU).")
+SEED = option("--seed", default=0, type=IntRange(0, 2**63 - 1), help="Decides every random choice.")
+DEVICE = option("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N.")
+WEIGHTS = option("--weights", default="demo", metavar="NAME_OR_DIR", help="Shipped weights, or your own folder.")
+EXTRACTOR = option(
+    "--extractor-weights", default="", metavar="WHICH", show_default=PRESETS,
+    help="shipped, random, timm (already on this machine), a file or a folder.",
+)  # fmt: skip
+DATA = option("--data", type=FILE, metavar="DIR", help="A folder in the layout of MVTec-AD.")
+JSON = option("--json", "json_path", type=FILE, metavar="FILE", help="Write the results here.")
+MODEL = together(WEIGHTS, EXTRACTOR, DEVICE)
 
 
 def check_device(name: str) -> str:
@@ -41,7 +39,10 @@ def check_device(name: str) -> str:
     return check(name)
 
 
-@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=OneLineErrors,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="timenet")
 def main() -> None:
     """TimeNet: find and localise defects with a one-step rectified flow.
@@ -52,27 +53,24 @@ def main() -> None:
 
 @main.command()
 @PRESET
-@click.option("--notebook", "names", multiple=True, metavar="NN", help="Only this one, such as 00. May be repeated.")
+@option("--notebook", "names", multiple=True, metavar="NN", help="Only this one, such as 00. May be repeated.")
 @SEED
-@click.option("--from-scratch", is_flag=True, help="Train what a notebook trains instead of loading shipped weights.")
-@click.option("--offline", is_flag=True, help="Refuse every connection but loopback while the notebooks run.")
-@click.option("--out", default="build", show_default=True, type=click.Path(path_type=Path), help="Where copies go.")
+@option("--from-scratch", is_flag=True, help="Train in the notebooks instead of loading shipped weights.")
+@option("--offline", is_flag=True, help="Refuse every connection to another machine while the notebooks run.")
+@option("--out", default="build", type=FILE, help="Where the executed copies go.")
 @DEVICE
-def run(
-    preset: str, names: tuple[str, ...], seed: int, from_scratch: bool, offline: bool, out: Path, device: str
-) -> None:
+def run(names: tuple[str, ...], offline: bool, out: Path, **parameters: Any) -> None:
     """Execute the notebooks in order into a folder; the originals stay as they are."""
-    from timenet_lib.course.cards import write_run
-    from timenet_lib.course.runner import find_notebooks, format_table, notebooks_folder, run_notebooks
     from timenet_lib.presets import get_preset
 
-    get_preset(preset)
-    check_device(device)
+    with extra("course"):
+        from timenet_lib.course.cards import write_run
+        from timenet_lib.course.runner import find_notebooks, format_table, notebooks_folder, run_notebooks
+
+    get_preset(parameters["preset"])
+    check_device(parameters["device"])
     notebooks = find_notebooks(notebooks_folder(), list(names) or None)
-    figures = str((out / "figures").resolve())
-    parameters = {
-        "preset": preset, "seed": seed, "from_scratch": from_scratch, "device": device, "figure_dir": figures
-    }  # fmt: skip
+    parameters["figure_dir"] = str((out / "figures").resolve())
     results = run_notebooks(notebooks, out, parameters, stream=sys.stderr, no_network=offline)
     write_run(out, parameters, results)
     click.echo(format_table(results))
@@ -81,23 +79,22 @@ def run(
 
 
 @main.command()
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="A folder to be made.")
-@click.option("--size", default=64, show_default=True, help="Pixels a side, 32 to 512.")
+@option("--out", required=True, type=FILE, metavar="DIR", help="The folder to make.")
+@option("--size", default=64, help="Width and height in pixels, 32 to 512.")
 @SEED
-@click.option("--train", default=120, show_default=True, help="Normal training images a class.")
-@click.option("--good", default=20, show_default=True, help="Good test images a class.")
-@click.option("--defective", default=40, show_default=True, help="Defective test images a class.")
-def draw(out: Path, size: int, seed: int, train: int, good: int, defective: int) -> None:
-    """Write the drawn data set, laid out as MVTec-AD is."""
+@option("--train", default=120, help="Normal training images per class.")
+@option("--good", default=20, help="Good test images per class.")
+@option("--defective", default=40, help="Defective test images per class.")
+def draw(out: Path, **options: int) -> None:
+    """Write the drawn data set, in the layout of MVTec-AD."""
     from timenet_lib.data.drawn import write_drawn
 
-    folder = write_drawn(out, size=size, seed=seed, train=train, good=good, defective=defective)
-    click.echo(f"drawn into {folder}")
+    click.echo(f"drawn into {write_drawn(out, **options)}")
 
 
 @main.command("check-data")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--train-only", is_flag=True, help="Look at the training images only.")
+@click.argument("folder", type=FILE)
+@option("--train-only", is_flag=True, help="Check the training images only.")
 def check_data(folder: Path, train_only: bool) -> None:
     """Read every file of a data folder and print all problems at once."""
     from timenet_lib.data.folder import PARTS, find_problems, format_counts, index_folder
@@ -117,51 +114,40 @@ def check_data(folder: Path, train_only: bool) -> None:
 
 
 @main.command()
-@click.argument("stage", type=click.Choice(["all", "flow", "reflow", "tpn", "extractor"]), default="all")
+@click.argument("stage", type=Choice(["all", "flow", "reflow", "tpn", "extractor"]), default="all")
 @DATA
-@click.option("--textures", type=click.Path(path_type=Path), metavar="DIR", help="Images for synthetic defects.")
+@option("--textures", type=FILE, metavar="DIR", help="Images for synthetic defects.", show_default="drawn ones")
 @PRESET
-@click.option("--steps", type=click.IntRange(1, 10**9), help="Steps of each stage, instead of the preset's.")
-@click.option("--couplings", type=click.IntRange(1, 10**9), help="Of reflow, instead of the preset's number.")
-@click.option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")
+@option("--steps", type=COUNT, help="Steps of each stage.", show_default=PRESETS)
+@option("--couplings", type=COUNT, help="Couplings for reflow.", show_default=PRESETS)
+@option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")
 @SEED
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where the stages go.")
-@click.option(
-    "--task",
-    type=click.Choice(["dense", "contrast", "families"]),
-    default="dense",
-    show_default=True,
-    help="What the extractor learns by; only for the stage extractor.",
-)
-@click.option(
-    "--lpips", default="", metavar="WHICH", help="Of the TPN's loss: extractor, or vgg. [default: the preset's]"
-)
-@click.option("--anomalous-share", type=Number(0, 1), help="Of the TPN's images; the others stay normal.")
-@click.option("--k", default=1, show_default=True, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
-@click.option("--batch-size", type=click.IntRange(1, 10**6), help="Images a step and process. [default: the preset's]")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
+@option("--out", required=True, type=FILE, metavar="DIR", help="Where the stages go.")
+@option("--task", type=Choice(["dense", "contrast", "families"]), default="dense", help="What the extractor learns.")
+@option("--lpips", default="", metavar="WHICH", help="Network of LPIPS: extractor, or vgg.", show_default=PRESETS)
+@option("--anomalous-share", type=Number(0, 1), help="Share of the TPN's images that get a defect.")
+@option("--k", default=1, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
+@option("--batch-size", type=IntRange(1, 10**6), help="Images per step and process.", show_default=PRESETS)
+@option(
+    "--precision", type=Choice(["float32", "bfloat16"]), default="float32",
     help="What the networks compute in while they train; weights stay in float32.",
-)
-@click.option("--resume", is_flag=True, help="Go on where an earlier call with the same --out stopped.")
-@click.option("--save-every", type=Number(0, 1e6), default=60, show_default=True, help="Seconds between checkpoints.")
+)  # fmt: skip
+@option("--resume", is_flag=True, help="Continue an earlier call with the same --out.")
+@option("--save-every", type=Number(0, 1e6), default=60, help="Seconds between checkpoints.")
 @EXTRACTOR
 @DEVICE
 def train(stage: str, out: Path, **options: Any) -> None:
     """Train one stage, or all: flow_0, flow_1 (reflow), tpn.
 
-    Without --data the drawn data set is used, without --textures drawn textures. The finished stages lie in the
-    folder given by --out as flow_0.safetensors, flow_1.safetensors, tpn.safetensors, each with a JSON record.
+    Without --data it uses the drawn data set. The finished stages lie in the folder --out as flow_0.safetensors,
+    flow_1.safetensors, tpn.safetensors, each with a JSON record.
     """
     from timenet_lib.detector import calibrate_folder
     from timenet_lib.engine.command import Choices, train_stages
 
     chosen = {f.name: options.pop(f.name) for f in fields(Choices)}
     check_device(options["device"])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a cluster sends is an interrupt too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster stops jobs by it: as Ctrl-C
     try:
         train_stages(
             stage, out, Choices(**chosen), command=shown_command(), say=say, calibrate=calibrate_folder, **options
@@ -172,24 +158,17 @@ def train(stage: str, out: Path, **options: Any) -> None:
 
 @main.command()
 @DATA
-@WEIGHTS
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
-@click.option("--t", type=Number(0, 1), help="Noise level, 0 noise to 1 image. [default: working point]")
-@click.option(
-    "--scope",
-    type=click.Choice(["image", "set", "calibrated"]),
-    default="set",
-    show_default=True,
-    help="Of the maxima in formula (5).",
-)
-@click.option("--guess-classes", is_flag=True, help="Do not tell the model what an image shows; slower.")
-@click.option(
-    "--ablations", is_flag=True, help="Tables 3 to 5, figure 7 and the open choices too; an hour on one core."
-)
-@click.option("--peer", "peers", multiple=True, metavar="NAME", help="Measure this too: patchcore. May be repeated.")
+@MODEL
+@JSON
+@option("--t", type=Number(0, 1), help="Noise level, 0 noise to 1 image.", show_default=PRESETS)
+@option(
+    "--scope", type=Choice(["image", "set", "calibrated"]), default="set",
+    help="What the maxima in formula (5) are taken over.",
+)  # fmt: skip
+@option("--guess-classes", is_flag=True, help="Do not tell the model what each image shows; slower.")
+@option("--ablations", is_flag=True, help="Tables 3 to 5, figure 7 and the open choices too; an hour on one core.")
+@option("--peer", "peers", multiple=True, metavar="NAME", help="Measure this too: patchcore. May be repeated.")
 @SEED
-@EXTRACTOR
-@DEVICE
 def evaluate(
     data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, ablations: bool,
     **options: Any,
@@ -232,14 +211,10 @@ def evaluate(
 
 @main.command("measure-flows")
 @DATA
-@WEIGHTS
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the results here.")
-@click.option("--t", type=Number(0, 1), default=0.8, show_default=True, help="Where reconstruction starts.")
-@click.option(
-    "--samples", type=click.IntRange(1, 10**6), default=10, show_default=True, help="From noise, of each class."
-)
-@EXTRACTOR
-@DEVICE
+@MODEL
+@JSON
+@option("--t", type=Number(0, 1), default=0.8, help="Where reconstruction starts.")
+@option("--samples", type=IntRange(1, 10**6), default=10, help="Samples from noise per class.")
 def measure_flows(
     data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
 ) -> None:
@@ -259,23 +234,19 @@ def measure_flows(
 
 
 @main.command("detect")
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--class", "class_name", metavar="NAME", help="What the photographs show. [default: guess, slower]")
-@WEIGHTS
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Heat maps, scores.csv, scores.json.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the scores here.")
-@click.option(
-    "--threshold", type=Number(-1e9, 1e9), help="From which score on an image is defective. [default: calibrated]"
-)
+@click.argument("images", nargs=-1, required=True, type=FILE)
+@option("--class", "class_name", metavar="NAME", help="What the images show.", show_default="guess, slower")
+@MODEL
+@option("--out", type=FILE, metavar="DIR", help="Write heat maps, scores.csv and scores.json here.")
+@JSON
+@option("--threshold", type=Number(-1e9, 1e9), help="Lowest score of a defective image.", show_default="calibrated")
 @SEED
-@EXTRACTOR
-@DEVICE
 def detect_command(
     images: tuple[Path, ...], weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
 ) -> None:
-    """Score photographs, or all those below a folder: the higher, the more likely a defect.
+    """Score images, or all images below a folder: the higher the score, the more likely a defect.
 
-    A heat map is the photograph, what reaches the pixel threshold outlined, and beside it the score map.
+    A heat map shows the image, with what reaches the pixel threshold outlined, and to its right the score map.
     """
     from timenet_lib.detect import detect, find_images
     from timenet_lib.detector import TimeNet
@@ -289,7 +260,7 @@ def detect_command(
 
     check_writable(json_path)
     found = find_images(images)
-    model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
+    model = TimeNet.from_pretrained(weights, device=check_device(device), extractor_weights=extractor_weights)
     results = detect(found, model, say=show, **options)
     say(f"threshold {results['threshold']:.4f}, method {results['method']}")
     if json_path:
@@ -297,20 +268,20 @@ def detect_command(
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 @WEIGHTS
-@click.option("--method", metavar="NAME", help="flow_0, flow_1 or timenet. [default: the last there is]")
 @EXTRACTOR
+@option("--method", metavar="NAME", help="flow_0, flow_1 or timenet.", show_default="the last the weights allow")
 def export(file: Path, weights: str, method: str | None, extractor_weights: str) -> None:
-    """Write a model as one ONNX FILE, from image and noise to the score, and hold it against torch."""
+    """Write a model as one ONNX FILE, from image and noise to the score, and compare it with torch."""
     from timenet_lib.detector import TimeNet
     from timenet_lib.export import check_onnx, export_onnx
 
     check_writable(file)
-    model = TimeNet.from_pretrained(weights, "cpu", extractor_weights)
+    model = TimeNet.from_pretrained(weights, extractor_weights=extractor_weights)
     draft = file.with_name(f".{file.name}.unchecked")
     try:
-        differences = check_onnx(model, export_onnx(model, draft, method))
+        differences = check_onnx(model, export_onnx(model, draft, method=method))
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
@@ -322,9 +293,9 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
 
 @main.command()
 @PRESET
-@click.option("--classes", default=15, show_default=True, type=click.IntRange(1, 10**4), help="Number of classes.")
+@option("--classes", default=15, type=IntRange(1, 10**4), help="Number of classes.")
 def info(preset: str, classes: int) -> None:
-    """Print parameters and GFLOP an image of each network, then what training costs; counted, not timed."""
+    """Print each network's parameters and GFLOP per image, then what training costs; counted, not timed."""
     from timenet_lib.evidence.cost import format_training, network_costs, training_costs
     from timenet_lib.presets import get_preset
 

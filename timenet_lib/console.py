@@ -3,6 +3,8 @@
 import math
 import shlex
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from timenet_lib.errors import InputError, TimeNetError, memory_advice, shown
 
 
 class Number(click.FloatRange):
-    """A float within a range; NaN, which click lets pass, lies in none."""
+    """A float within a range; NaN, which click lets through, is in none."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -22,7 +24,7 @@ class Number(click.FloatRange):
 
 
 class OneLineErrors(click.Group):
-    """Prints the caller's mistakes as one line and exits with 2, whoever noticed them."""
+    """Commands that print the caller's mistakes as one line and exit with 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -39,12 +41,32 @@ class OneLineErrors(click.Group):
             fail("interrupted", 130)
         except TimeNetError as error:
             fail(str(error), 2)
-        except OSError as error:  # that nobody foresaw, such as a name that is too long
+        except OSError as error:  # unforeseen, such as a name that is too long
             fail(f"{shown(error.filename) if error.filename else 'the system'}: {error.strerror or error}", 2)
 
 
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Combine options that several commands share into one decorator."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Raise InputError, which names the extra to install, if an import inside finds no package."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install '.[{name}]'") from error
+
+
 def fail(message: str, code: int) -> None:
-    """Print an error and leave."""
+    """Print an error and exit with this code."""
     click.echo(f"error: {message}", err=True)
     sys.exit(code)
 
@@ -55,15 +77,15 @@ def say(message: str) -> None:
 
 
 def quiet(message: str) -> None:
-    """Say nothing."""
+    """Print nothing: what processes other than the first say."""
 
 
 def shown_command() -> str:
-    """Return the command as it was typed, the program's path cut to its name."""
+    """Quote the command as it was typed, with the program's path cut to its name."""
     return shlex.join(["timenet", *sys.argv[1:]])
 
 
 def check_writable(path: Path | None) -> None:
-    """Refuse a file to be written whose folder does not exist, before the work begins."""
+    """Check before the work begins. Raises InputError for a folder, and for a file whose folder does not exist."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise InputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")

@@ -1,10 +1,11 @@
-"""Score a folder of photographs with a calibrated model: a verdict and a heat map for each, a table for all."""
+"""Score image files with a calibrated model: a verdict and a heat map for each, and a table of all."""
 
 import csv
 import io
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,26 @@ from timenet_lib.files import new_folder, write_atomically, write_json
 from timenet_lib.pictures import Number, heat, outline
 
 COLUMNS = ("image", "class", "score", "threshold", "defective", "marked", "heat_map")
-CHUNK = 64  # photographs in memory at a time
-SIDES = (256, 1024)  # the longer side of a photograph in a heat map's file is brought between these, px
-Say = Callable[[dict[str, Any]], None]
+CHUNK = 64  # images in memory at a time
+SIDES = (256, 1024)  # the longer side of an image in a heat map's file is brought between these, px
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return files as they are and, for a folder, every image below it, in order.
+    """List files as they are given and, for a folder, every image below it, in order.
 
-    A folder without any image or that cannot be read, and a link to nowhere or to a folder above it, are an InputError.
+    Raises InputError for a folder that holds no image or cannot be read, and for a link that leads nowhere or to a
+    folder above it.
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = _images_below(path) if path.is_dir() else [path]
+        inside = list(_images_below(path)) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"{path} holds no images: name another folder, or the files themselves")
         found += inside
     return found
 
 
-def _images_below(folder: Path) -> list[Path]:
-    found: list[Path] = []
+def _images_below(folder: Path) -> Iterator[Path]:
     try:
         names = visible_names(folder)
     except OSError as error:
@@ -50,74 +50,74 @@ def _images_below(folder: Path) -> list[Path]:
     for path in (folder / name for name in names):
         if problem := link_problem(path):
             raise InputError(f"{path}: {problem}")
-        found += _images_below(path) if path.is_dir() else [path] * is_image_name(path)
-    return found
+        if path.is_dir():
+            yield from _images_below(path)
+        elif is_image_name(path):
+            yield path
 
 
 def detect(
     images: Sequence[Path],
     model: TimeNet,
+    *,
     class_name: str | None = None,
     out: Path | None = None,
     threshold: float | None = None,
     seed: int = 0,
-    say: Say = lambda row: None,
+    say: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any]:
-    """Return {"method", "threshold", "pixel_threshold", "images": rows}, a row a photograph; say receives each row.
+    """Return {"method", "threshold", "pixel_threshold", "images": rows}, one row per image; say receives each row.
 
     A row has the COLUMNS: "marked" is the share of pixels whose score reaches the pixel threshold, "heat_map" a file
     below out, or None. threshold replaces the calibrated one. With out, a new or empty folder, all or nothing is
-    written there: scores.csv, scores.json, and the heat maps, in the folders of their photographs below heat_maps/.
+    written there: scores.csv, scores.json, and the heat maps, in the folders of their images below heat_maps/. Raises
+    InputError for no images, a threshold that is no number, or a folder that is not empty.
     """
     if not images:
-        raise InputError("no photographs to score")
+        raise InputError("no images to score: name files, or a folder that holds some")
     if threshold is not None and not math.isfinite(threshold):
         raise InputError(f"the threshold has to be a number, not {threshold}")
-    if out is None:
-        return _detect(images, model, class_name, None, threshold, seed, say)
-    with new_folder(out) as draft:
-        results = _detect(images, model, class_name, draft, threshold, seed, say)
-        write_json(draft / "scores.json", results)
-        write_atomically(draft / "scores.csv", _as_csv(results["images"]).encode(errors="backslashreplace"))
-    return results
+    place: AbstractContextManager[Path | None] = nullcontext() if out is None else new_folder(out)
+    with place as draft:
+        for path in images:
+            image_batch(path, 1)  # all can be used, or nothing is said of any
+        method = model.methods[-1]
+        known = model.calibrated(method)
+        limit = known.threshold if threshold is None else threshold
+        rows: list[dict[str, Any]] = []
+        for row in _score(images, model, class_name=class_name, limit=limit, seed=seed, draft=draft):
+            rows.append(row)
+            say(row)
+        found = {"method": method, "threshold": limit, "pixel_threshold": known.pixel_threshold, "images": rows}
+        if draft is not None:
+            write_json(draft / "scores.json", found)
+            write_atomically(draft / "scores.csv", _as_csv(rows).encode(errors="backslashreplace"))
+    return found
 
 
-def _detect(
-    images: Sequence[Path],
-    model: TimeNet,
-    class_name: str | None,
-    out: Path | None,
-    threshold: float | None,
-    seed: int,
-    say: Say,
-) -> dict[str, Any]:
-    for path in images:
-        image_batch(path, 1)  # all can be used, or nothing is said of any
-    method = model.methods[-1]
-    known = model.calibrated(method)
-    limit = known.threshold if threshold is None else threshold
-    names, rows = heat_map_names(images), []
+def _score(
+    images: Sequence[Path], model: TimeNet, *, class_name: str | None, limit: float, seed: int, draft: Path | None
+) -> Iterator[dict[str, Any]]:
+    names = heat_map_names(images)
     for begin in range(0, len(images), CHUNK):
         paths = list(images[begin : begin + CHUNK])
-        p = model.predict(paths, class_name, method, seed=seed)
+        p = model.predict(paths, class_name, seed=seed)
         assert p.mask is not None
+        assert p.pixel_threshold is not None
         for i, path in enumerate(paths):
-            file = None if out is None else names[begin + i]
-            if out is not None and file is not None:
-                picture = heat_map(_photograph(path), p.score_map[i], known.pixel_threshold)
-                write_atomically(out / file, _png(picture))
             score, marked = float(p.image_score[i]), float(p.mask[i].float().mean())
-            rows.append(
-                dict(zip(COLUMNS, (str(path), p.classes[i], score, limit, score >= limit, marked, file), strict=True))
-            )
-            say(rows[-1])
-    return {"method": method, "threshold": limit, "pixel_threshold": known.pixel_threshold, "images": rows}
+            file = None
+            if draft is not None:
+                file, photo = names[begin + i], np.asarray(read_image(path).convert("RGB"))
+                write_atomically(draft / file, _png(heat_map(photo, p.score_map[i], p.pixel_threshold)))
+            values = (str(path), p.classes[i], score, limit, score >= limit, marked, file)
+            yield dict(zip(COLUMNS, values, strict=True))
 
 
 def heat_map_names(images: Sequence[Path]) -> list[str]:
-    """Return a file below heat_maps/ for each photograph, the folders kept in which the photographs differ.
+    """Name a file below heat_maps/ for each image, with the folders in which the images differ.
 
-    a.jpg gives a.png; where two photographs would share a file, .png is put behind all names.
+    a.jpg gives a.png; where two images would share a file, .png is added to all names instead.
     """
     paths = [Path(os.path.abspath(path)) for path in images]
     root = Path(os.path.commonpath([path.parent for path in paths]))
@@ -131,9 +131,9 @@ def heat_map_names(images: Sequence[Path]) -> list[str]:
 def heat_map(
     photo: UInt8[np.ndarray, "h w 3"], scores: Float[Tensor, "a b"], pixel_threshold: Number
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-    """Return the photograph with an outline around what reaches the threshold, and beside it the scores as colours.
+    """Draw the image with an outline around what reaches the threshold; to its right, the scores as colours.
 
-    The colours run from 0 to three times the threshold. A small photograph is enlarged, a large one made smaller.
+    The colours run from 0 to three times the threshold. A small image is enlarged, a large one made smaller.
     """
     image = Image.fromarray(photo)
     low, high = SIDES
@@ -145,10 +145,6 @@ def heat_map(
     large = F.interpolate(scores[None, None], size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
     marked = outline(np.asarray(image), large >= pixel_threshold, scale=1, width=max(2, max(size) // 200))
     return np.concatenate([marked, heat(large, 0, 3 * pixel_threshold)], axis=1)
-
-
-def _photograph(path: Path) -> UInt8[np.ndarray, "h w 3"]:
-    return np.asarray(read_image(path).convert("RGB"))
 
 
 def _png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:

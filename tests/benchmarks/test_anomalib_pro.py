@@ -1,7 +1,7 @@
 """PRO against anomalib's AUPRO: the same numbers, in less time.
 
 Both take every distinct score as a threshold, 8-connected regions, and a straight line to the limit; anomalib counts in
-float32. They part where there is no curve: without a defective pixel anomalib returns 0, timenet_lib refuses.
+float32. They differ where there is no curve: without a defective pixel anomalib returns 0, timenet_lib refuses.
 """
 
 import time
@@ -18,7 +18,7 @@ from timenet_lib.metrics import pro
 INSTALL = "anomalib is not installed: python -m pip install -c constraints.txt -e '.[dev,peers]'"
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # its imports are not ours to mend
+    warnings.simplefilter("ignore")  # its imports warn
     pytest.importorskip("anomalib", reason=INSTALL)
     from anomalib.metrics import AUPRO
 
@@ -48,10 +48,10 @@ def regions(masks, structure=None):
 def test_pro_agrees_with_anomalib(seed, limit):
     maps, masks = smooth_maps(12, 96, seed)
     assert regions(masks) > 100
-    assert 0.2 < pro(maps, masks, limit) < 0.99
-    assert pro(maps, masks, limit) == pytest.approx(anomalib_pro(maps, masks, limit), abs=1e-4)
+    assert 0.2 < pro(maps, masks, limit=limit) < 0.99
+    assert pro(maps, masks, limit=limit) == pytest.approx(anomalib_pro(maps, masks, limit), abs=1e-4)
     doubles = maps.astype(np.float64) + 1e-12
-    assert pro(doubles, masks, limit) == pytest.approx(anomalib_pro(doubles, masks, limit), abs=1e-4)
+    assert pro(doubles, masks, limit=limit) == pytest.approx(anomalib_pro(doubles, masks, limit), abs=1e-4)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 10, 256])

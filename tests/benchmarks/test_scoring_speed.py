@@ -1,4 +1,4 @@
-"""How long a score map takes beside DDAD's heat map, on the same features and at the same size."""
+"""How long a score map takes compared with DDAD's heat map, on the same features and at the same size."""
 
 import subprocess
 import sys
@@ -18,14 +18,14 @@ BATCH, SIZE, ROUNDS = 4, 256, 15
 
 
 def patchify(feature):
-    """Average each feature vector with its neighbours, by DDAD's recipe: unfold 3 x 3 patches, then take their mean."""
+    """Average each feature vector with its neighbours as DDAD does: unfold 3 x 3 patches, then take their mean."""
     b, c, h, w = feature.shape
     patches = F.unfold(feature, 3, padding=1).reshape(b, c, 9, h * w)
     return patches.mean(dim=2).reshape(b, c, h, w)
 
 
 def heat_map_of_ddad(features, x1, x1_hat, v=7.0):
-    """Return DDAD's heat map as published: 3 x 3 patches, cosine, pixels at the features' height, Gaussian."""
+    """DDAD's heat map as published: 3 x 3 patches, cosine, pixels scaled to the features' maximum, Gaussian."""
     feature_distance = torch.zeros(len(x1), SIZE, SIZE)
     for a, b in zip(features(x1), features(x1_hat), strict=True):
         level = 1 - F.cosine_similarity(patchify(a), patchify(b), dim=1)
@@ -42,7 +42,7 @@ def seconds(call):
 
 
 def measure():
-    """Return the best seconds of a score map and of DDAD's heat map; other work on the machine can only add to them."""
+    """The best seconds of a score map and of DDAD's heat map; other work on the machine can only add to them."""
     g = torch.Generator().manual_seed(0)
     x1, x1_hat = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=g) * 2 - 1
     made = {id(x): [torch.rand(BATCH, c, n, n, generator=g) for c, n in SHAPES] for x in (x1, x1_hat)}
@@ -58,7 +58,7 @@ def measure():
 
 @pytest.mark.timed
 def test_a_score_map_takes_at_most_half_the_time_of_ddads_heat_map(record_property):
-    """In a process of its own: in one that was told to hold on to its memory DDAD's is faster, and the ratio 0.51."""
+    """In its own process: where the allocator keeps its memory, DDAD's is faster and the ratio 0.51."""
     code = "from test_scoring_speed import measure; print(*measure())"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Configurations of strangers, and the command line's numbers: taken, or refused in one line."""
+"""Configurations from others, and the command line's numbers: taken, or refused in one line."""
 
 import re
 
@@ -80,7 +80,7 @@ class Reached(TimeNetError):
 
 @pytest.fixture
 def no_work(tmp_path, monkeypatch):
-    """Where the work would begin, what was taken is looked at, and the command stops."""
+    """Stop each command where its work would begin, and check what was taken."""
 
     def begin(*args, **kwargs):
         raise Reached("here the work would begin")
@@ -90,9 +90,8 @@ def no_work(tmp_path, monkeypatch):
     index = FolderIndex(tmp_path, ("die",), (), (), ())
 
     def begin_training(run, **options):
-        budget = run.budget("flow_0", run.preset.flow_steps)
-        assert isinstance(budget, Budget)
-        assert 0 <= budget.progress(0, 0.0) < 1  # it would begin
+        budget = Budget(run.steps or run.preset.flow_steps, run.minutes)
+        assert 0 <= budget.spent(0, 0.0) < 1  # it would begin
         assert preset_from_dict(run.preset.as_dict()) == run.preset  # what it leaves can be loaded
         begin()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -14,6 +15,7 @@ from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.pictures import Number, heat
 
 T_RANGE = (0.5, 1.0)  # of the colours of a T map
+T_COLOURS = matplotlib.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
 PICTURE = 0.95  # inches
 
 
@@ -94,7 +96,9 @@ def map_panels(predictions: Sequence[Prediction], i: int, readouts: Sequence[str
     panels = []
     if predictions[0].timestep_map is not None:
         maps = [p.timestep_map[i].numpy() for p in predictions if p.timestep_map is not None]
-        panels.append(Panel("T map", [heat(m, *T_RANGE, "viridis") for m in maps], caption="dark: 0.5, bright: 1"))
+        panels.append(
+            Panel("T map", [heat(m, *T_RANGE, colours=T_COLOURS) for m in maps], caption="dark: 0.5, bright: 1")
+        )
     scores = [heat(p.score_map[i].numpy(), *score_range(p)) for p in predictions]
     return [*panels, Panel("score map", scores, "bright: most different", readouts=readouts)]
 

@@ -16,7 +16,6 @@ from timenet_lib.course.models import Example, check_names, recorded
 from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, styled, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
-from timenet_lib.engine.checkpoints import T_BINS
 from timenet_lib.evidence.flows import FLOWS, format_flows
 from timenet_lib.evidence.straightness import fresh_noise
 from timenet_lib.losses import flow_loss

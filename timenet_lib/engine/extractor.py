@@ -18,8 +18,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from timenet_lib.data.drawn import FAMILY_NAMES, draw_texture
+from timenet_lib.embedded import EMBEDDED_LEVELS, EmbeddedExtractor
 from timenet_lib.errors import InputError
-from timenet_lib.features import EMBEDDED_LEVELS, EmbeddedExtractor
 from timenet_lib.keyed import generator, integer, uniform
 from timenet_lib.path import as_float
 from timenet_lib.pooling import smooth

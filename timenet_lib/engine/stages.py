@@ -222,7 +222,7 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     flow_1, record = load_flow(run.out, "flow_1", run.on)
     tpn = TPN.from_flow(flow_1, preset.t).to(run.on)
     features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.on)
-    lpips = build_lpips(preset.lpips, features, run.on)
+    lpips = build_lpips(preset.lpips, features, device=run.on)
     draw = partial(repairs, synthesiser, preset.t)
     v = SteeredFlow(flow_1, tpn)
     weight = lpips_weight(v, draw, lpips=lpips, share=preset.lpips_share)
