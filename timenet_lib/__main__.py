@@ -85,7 +85,7 @@ def run(names: tuple[str, ...], offline: bool, out: Path, **parameters: Any) -> 
 @option("--train", default=120, help="Normal training images per class.")
 @option("--good", default=20, help="Good test images per class.")
 @option("--defective", default=40, help="Defective test images per class.")
-def draw(out: Path, **options: int) -> None:
+def draw(out: Path, **options: Any) -> None:
     """Write the drawn data set, in the layout of MVTec-AD."""
     from timenet_lib.data.drawn import write_drawn
 

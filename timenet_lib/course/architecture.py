@@ -1,6 +1,7 @@
 """Our own figure 1, drawn from two networks: the frozen flow, the TPN above it, the adapters between them."""
 
 import itertools
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ def block(ax: Axes, at: Place, text: str, *, colour: str, size: Place = (BLOCK, 
 
 def arrow(ax: Axes, start: Place, end: Place, *, colour: str = GREY) -> None:
     """Draw an arrow."""
-    style = {"arrowstyle": "-|>", "mutation_scale": 9, "linewidth": 1.2, "shrinkA": 1, "shrinkB": 1}
+    style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 9, "linewidth": 1.2, "shrinkA": 1, "shrinkB": 1}
     ax.add_patch(FancyArrowPatch(start, end, color=colour, **style))
 
 

@@ -75,7 +75,7 @@ def shown_in(text: str) -> list[tuple[str, bool]]:
     tree = ast.parse(TransformerManager().transform_cell(text), "a code cell")
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) == 2]
     return [
-        (call.args[1].value, any(keyword.arg == "title" for keyword in call.keywords))
+        (str(call.args[1].value), any(keyword.arg == "title" for keyword in call.keywords))
         for call in calls
         if ast.unparse(call.func).startswith(("show", "recorded")) and isinstance(call.args[1], ast.Constant)
     ]

@@ -14,7 +14,6 @@ from timenet_lib.keyed import generator, key_seed
 from timenet_lib.losses import flow_loss
 from timenet_lib.path import Pairs, interpolate
 from timenet_lib.solvers import Velocity, euler, full_t, rk45
-from timenet_lib.train import Coupling
 
 CLASSES = ("square", "ring")
 STD = 0.15  # of each blob
@@ -54,7 +53,7 @@ def independent_points(step: int, *, size: int, seed: int) -> Pairs:
     return Pairs(noise_points(size, *key, "x0"), sample_points(c, *key, "x1"), t, c)
 
 
-def coupled_points(couplings: Coupling, step: int, *, size: int, seed: int) -> Pairs:
+def coupled_points(couplings: tuple[Tensor, Tensor, Tensor], step: int, *, size: int, seed: int) -> Pairs:
     """Draw a step's batch for reflow: some of the couplings (x0, x1, c), and a fresh t for each."""
     x0, x1, c = couplings
     g = generator(seed, "coupled points", step)

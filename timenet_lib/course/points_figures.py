@@ -4,6 +4,7 @@ A panel or a row named after a method (a key of `style.LABELS`), as in "flow_0, 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,11 @@ def draw_blobs(ax: Axes, c: Int[Tensor, " b"]) -> None:
 def draw_points(ax: Axes, x: Float[Tensor, "b 2"], c: Int[Tensor, " b"], *, size: float, alpha: float = 1.0) -> None:
     """Draw points in the colour and with the marker of their class."""
     for label in c.unique().tolist():
-        marks = {"color": CLASS_COLOURS[label], "marker": CLASS_MARKERS[label], "label": f"$x_1$, {CLASSES[label]}"}
+        marks: dict[str, Any] = {
+            "color": CLASS_COLOURS[label],
+            "marker": CLASS_MARKERS[label],
+            "label": f"$x_1$, {CLASSES[label]}",
+        }
         ax.scatter(*x[c == label].T.numpy(), s=size, linewidths=0, zorder=3, alpha=alpha, **marks)
 
 
@@ -67,7 +72,7 @@ def draw_ways(ax: Axes, way: Float[Tensor, "n b 2"], c: Int[Tensor, " b"], colou
     """Draw lines through the places of each point, the noise ends and the data ends."""
     lines = list(way.transpose(0, 1).numpy())
     ax.add_collection(LineCollection(lines, colors=colour or PLAIN, linewidths=0.9, alpha=0.6))
-    noise = {"facecolors": "white", "edgecolors": COLOURS["noise"], "linewidths": 1}
+    noise: dict[str, Any] = {"facecolors": "white", "edgecolors": COLOURS["noise"], "linewidths": 1}
     ax.scatter(*way[0].T.numpy(), s=11, label="noise $x_0$", **noise)
     draw_points(ax, way[-1], c, size=18)
 
