@@ -72,8 +72,8 @@ def draw_ways(ax: Axes, way: Float[Tensor, "n b 2"], c: Int[Tensor, " b"], colou
     """Draw lines through the places of each point, the noise ends and the data ends."""
     lines = list(way.transpose(0, 1).numpy())
     ax.add_collection(LineCollection(lines, colors=colour or PLAIN, linewidths=0.9, alpha=0.6))
-    noise: dict[str, Any] = {"facecolors": "white", "edgecolors": COLOURS["noise"], "linewidths": 1}
-    ax.scatter(*way[0].T.numpy(), s=11, label="noise $x_0$", **noise)
+    u, v = way[0].T.numpy()
+    ax.scatter(u, v, 11, "white", label="noise $x_0$", edgecolors=COLOURS["noise"], linewidths=1)
     draw_points(ax, way[-1], c, size=18)
 
 
