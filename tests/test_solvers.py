@@ -156,6 +156,14 @@ def test_points_are_solved_like_images():
     assert torch.allclose(rk45(gaussian_velocity, x0, full_t(0.0, x0), c, tol=1e-5).x1, exact(x0), atol=1e-3)
 
 
+def test_from_any_t_rk45_ends_where_the_exact_path_does(noise):
+    """On the exact path a point is at t MEAN + std(t) z, and ends at MEAN + STD z."""
+    t = torch.tensor([0.0, 0.3, 0.6, 0.9])
+    at, std = per_image(t, noise), per_image((t**2 * STD**2 + (1 - t) ** 2).sqrt(), noise)
+    x1 = rk45(gaussian_velocity, at * MEAN + std * noise, t, C, tol=1e-5).x1
+    assert torch.allclose(x1, exact(noise), atol=50 * 1e-5)
+
+
 def test_each_image_may_start_from_its_own_t(noise):
     t = torch.tensor([0.0, 0.3, 0.7, 1.0])
     for solve, tolerance in ((partial(euler, num_steps=3), 1e-6), (partial(rk45, tol=1e-4), 50 * 1e-4)):

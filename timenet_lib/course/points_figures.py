@@ -4,7 +4,6 @@ A panel or a row named after a method (a key of `style.LABELS`), as in "flow_0, 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -60,12 +59,9 @@ def draw_blobs(ax: Axes, c: Int[Tensor, " b"]) -> None:
 def draw_points(ax: Axes, x: Float[Tensor, "b 2"], c: Int[Tensor, " b"], *, size: float, alpha: float = 1.0) -> None:
     """Draw points in the colour and with the marker of their class."""
     for label in c.unique().tolist():
-        marks: dict[str, Any] = {
-            "color": CLASS_COLOURS[label],
-            "marker": CLASS_MARKERS[label],
-            "label": f"$x_1$, {CLASSES[label]}",
-        }
-        ax.scatter(*x[c == label].T.numpy(), s=size, linewidths=0, zorder=3, alpha=alpha, **marks)
+        u, v = x[c == label].T.numpy()
+        colour, marker, name = CLASS_COLOURS[label], CLASS_MARKERS[label], f"$x_1$, {CLASSES[label]}"
+        ax.scatter(u, v, size, colour, marker=marker, label=name, linewidths=0, zorder=3, alpha=alpha)
 
 
 def draw_ways(ax: Axes, way: Float[Tensor, "n b 2"], c: Int[Tensor, " b"], colour: str | None) -> None:
