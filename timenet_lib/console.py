@@ -3,12 +3,15 @@
 import math
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from timenet_lib.errors import InputError, TimeNetError, memory_advice, shown
+
+Say = Callable[[str], None]  # takes a line of progress, as say and quiet below do
 
 
 class Number(click.FloatRange):

@@ -16,8 +16,7 @@ from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, to
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.loop import T_BINS
-from timenet_lib.evidence.flows import FLOWS, format_flows
-from timenet_lib.evidence.straightness import fresh_noise
+from timenet_lib.evidence.flows import FLOWS, format_flows, fresh_noise
 from timenet_lib.losses import flow_loss
 from timenet_lib.path import Pairs
 from timenet_lib.solvers import Velocity, full_t
