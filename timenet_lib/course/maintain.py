@@ -18,6 +18,7 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.files import write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+WEIGHTS = REPOSITORY / "timenet_lib" / "weights" / "demo"
 
 
 def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> int:
