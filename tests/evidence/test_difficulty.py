@@ -1,8 +1,6 @@
 import numpy as np
 import torch
-
 from timenet_lib.course.difficulty import bound_a, trivial_statistics
-from timenet_lib.data.folder import FolderIndex
 
 
 def test_the_statistics_are_what_they_are_called():
@@ -15,14 +13,12 @@ def test_the_statistics_are_what_they_are_called():
     assert np.allclose(s["distance to the class mean"], [0, 0.25])
 
 
-def test_bound_a_finds_what_a_statistic_gives_away(drawn_ci):
-    """A folder whose defective images are all of another class than the training images: far from the mean."""
-    mixed = tuple(
-        s if not s.defective else next(o for o in drawn_ci.test if o.defective and o.class_name != s.class_name)
-        for s in drawn_ci.test
-    )
-    odd = tuple(s.__class__(m.path, s.class_name, s.kind, None) for s, m in zip(drawn_ci.test, mixed, strict=True))
-    index = FolderIndex(drawn_ci.root, drawn_ci.classes, (), odd, ())
-    as_drawn, as_mixed = bound_a(drawn_ci, drawn_ci, 32), bound_a(index, drawn_ci, 32)
+def test_bound_a_finds_what_a_statistic_gives_away(drawn_ci, ci_tests):
+    """A test set whose defective images are all of another class than the training images: far from the mean."""
+    rows = np.arange(len(ci_tests.images))
+    for i in np.flatnonzero(ci_tests.defective):
+        rows[i] = next(j for j in rows if ci_tests.defective[j] and ci_tests.names[j] != ci_tests.names[i])
+    odd = TestSet(ci_tests.images[rows], ci_tests.c, ci_tests.names, ci_tests.kinds, ci_tests.masks)
+    as_drawn, as_mixed = bound_a(ci_tests, drawn_ci), bound_a(odd, drawn_ci)
     assert as_mixed["distance to the class mean"]["mean"] > as_drawn["distance to the class mean"]["mean"]
     assert all(0.5 <= value <= 1 for row in as_drawn.values() for value in row.values())

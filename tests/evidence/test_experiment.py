@@ -98,7 +98,9 @@ def test_masks_of_one_kind_give_a_reason_and_no_number():
 
 def test_a_class_without_masks_counts_among_images_only(few, bare, model, tests, guess, with_test):
     own = guess(tests)
-    some = TestSet.load(with_test(few, [b if b.class_name == "die" else s for s, b in zip(few.test, bare.test, strict=True)]), model)
+    some = TestSet.load(
+        with_test(few, [b if b.class_name == "die" else s for s, b in zip(few.test, bare.test, strict=True)]), model
+    )
     results, whole = metrics(some, own), metrics(tests, own)
     assert results["classes"]["die"]["pro"] is None
     assert results["classes"]["die"]["i_auroc"] == whole["classes"]["die"]["i_auroc"]
@@ -150,7 +152,9 @@ def test_each_seed_is_measured_and_their_mean_is_given(tests, guess):
     assert found["a"].runs == [{**row, "t": seed} for row, seed in zip(each, (1, 5), strict=True)]
     for key in KEYS:
         assert found["a"].mean()[key] == pytest.approx(np.mean([row["mean"][key] for row in each]))
-        assert found["a"].mean("classes", "die")[key] == pytest.approx(np.mean([r["classes"]["die"][key] for r in each]))
+        assert found["a"].mean("classes", "die")[key] == pytest.approx(
+            np.mean([r["classes"]["die"][key] for r in each])
+        )
         one, two = (measure(tests, methods, seeds=(s,), draws=20)["b"].draws[key] for s in (1, 5))
         assert np.allclose(found["a"].draws[key], (one + two) / 2)
         assert np.array_equal(found["b"].draws[key], one)  # every method sees the same draws
