@@ -5,6 +5,7 @@ What is measured is made anew by `timenet reproduce`.
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from timenet_lib.course.cards import write_cards, write_run
@@ -22,7 +23,7 @@ WEIGHTS = REPOSITORY / "timenet_lib" / "weights" / "demo"
 
 
 def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> int:
-    """Run the notebooks; when all succeed, replace figures/, the notebooks' outputs, or both. Return the exit code."""
+    """Run the notebooks; when all succeed, replace figures/, the notebooks' outputs, or both. Give the exit code."""
     notebooks = find_notebooks(repository / "notebooks")
     with tempfile.TemporaryDirectory() as folder:
         out, figures = Path(folder) / "run", Path(folder) / "figures"
@@ -55,51 +56,32 @@ def replace_figures(folder: Path, new: Path) -> None:
             path.unlink()
 
 
-def record_code() -> None:
-    """Complete the committed manifest: add each figure's cell, and the hash of its code where there is none."""
-    complete_manifest(REPOSITORY / "figures", REPOSITORY / "notebooks")
-
-
 def make_page(runtime: str) -> None:
     """Make the page that runs the network; runtime is the unpacked npm package onnxruntime-web."""
     page = build_page(TimeNet.from_pretrained("demo"), runtime, REPOSITORY / "figures" / LIVE_PAGE)
     sys.stderr.write(f"{page}: {page.stat().st_size / 1e6:.1f} MB\n")
 
 
-def record_index() -> None:
-    """Put the equation index into notebooks/README.md."""
-    write_index(REPOSITORY)
-
-
-def record_cards() -> None:
-    """Put what the last `make run` measured into the notebooks' cards and the README."""
-    write_cards(REPOSITORY)
-
-
-def command(part: str) -> str:
-    """Return the command that makes a record."""
-    return f"python -m timenet_lib.course.maintain {part}"
-
-
 REFRESH = ("figures", "notebooks", "all")
-RECORD = {
-    "manifest": record_code,
-    "index": record_index,
-    "cards": record_cards,
+WRITE: dict[str, Callable[[], object]] = {
+    "manifest": lambda: complete_manifest(REPOSITORY / "figures", REPOSITORY / "notebooks"),  # cells, hashes of code
+    "index": lambda: write_index(REPOSITORY),  # of the equations, into notebooks/README.md
+    "cards": lambda: write_cards(REPOSITORY),  # what the last `make run` measured
 }
 
 
 def main(arguments: list[str]) -> int:
-    """Do one part; return the exit code."""
+    """Do one part; give the exit code."""
     if len(arguments) == 2 and arguments[0] == "page":
         make_page(arguments[1])
         return 0
-    if len(arguments) != 1 or arguments[0] not in (*REFRESH, *RECORD):
-        sys.stderr.write(f"usage: {command('|'.join((*REFRESH, *RECORD)))}, or {command('page FOLDER')}\n")
+    if len(arguments) != 1 or arguments[0] not in (*REFRESH, *WRITE):
+        program = "python -m timenet_lib.course.maintain"
+        sys.stderr.write(f"usage: {program} {'|'.join((*REFRESH, *WRITE))}, or {program} page FOLDER\n")
         return 2
     if arguments[0] in REFRESH:
         return refresh(arguments[0])
-    RECORD[arguments[0]]()
+    WRITE[arguments[0]]()
     return 0
 
 

@@ -5,6 +5,7 @@ the same test images; reconstructions are all scored by formula (5) with the sam
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def at_best_t(flow: str) -> Callable[[Rivals], Method]:
 
     def make(rivals: Rivals) -> Method:
         def score(images: Tensor, c: Tensor, seed: int) -> Scored:
-            found = rivals.choose(flow, lambda: choose_t(rivals.held_out, lambda t: of_model(rivals.model, flow, t=t)))
+            found = rivals.choose(flow, lambda: choose_t(rivals.held_out, partial(of_model, rivals.model, flow)))
             return of_model(rivals.model, flow, t=found["best_t"], chosen={flow: found})(images, c, seed)
 
         return score
@@ -119,7 +120,7 @@ def ddim(rivals: Rivals) -> Method:
     """Rebuild every image by a diffusion model of flow_0's shape in ten DDIM steps, from its best t on validation."""
     model = rivals.model
 
-    def at(t: float) -> Method:
+    def at(*, t: float) -> Method:
         net = load_diffusion(rivals.peers_folder(), model.device)
 
         def score(images: Tensor, c: Tensor, seed: int) -> Scored:
@@ -136,7 +137,7 @@ def ddim(rivals: Rivals) -> Method:
 
     def score(images: Tensor, c: Tensor, seed: int) -> Scored:
         found = rivals.choose("ddim", lambda: choose_t(rivals.held_out, at, ts=DDIM_TS))
-        return at(found["best_t"])(images, c, seed)._replace(about={"chosen": {"ddim": found}})
+        return at(t=found["best_t"])(images, c, seed)._replace(about={"chosen": {"ddim": found}})
 
     return score
 

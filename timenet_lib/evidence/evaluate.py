@@ -6,6 +6,7 @@ What the results look like as JSON stands in evaluation.schema.json.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,9 @@ def evaluate(
         known = load_training_set(train, model.preset.image_size)
         held_out = TestSet.held_out(model, known, seed=seed)
         for flow in (m for m in model.methods if m != "timenet"):
-            validation[flow] = keep(f"{flow}, its best t", lambda flow=flow: best_of(flow, held_out, model, seed, say))
+            say(f"{flow}: choosing its best t on {len(held_out.images)} held-out and synthetically defective images")
+            at = partial(of_model, model, flow)
+            validation[flow] = keep(f"{flow}, its best t", partial(choose_t, held_out, at, seed=seed))
             methods[f"{flow}_best_t"] = of_model(model, flow, t=validation[flow]["best_t"], scope=scope)
         methods |= {name: PEERS[name](model, known.images) for name in peers}
     measured = measure(tests, methods, seeds=(seed,), kinds=True, say=say, keep=keep)
@@ -111,14 +114,8 @@ def evaluate(
     }
 
 
-def best_of(flow: str, held_out: TestSet, model: TimeNet, seed: int, say: Say) -> dict[str, Any]:
-    """Choose a flow's t on validation images."""
-    say(f"{flow}: choosing its best t on {len(held_out.images)} held-out and synthetically defective images")
-    return choose_t(held_out, lambda t: of_model(model, flow, t=t), seed=seed)
-
-
 def choose_t(
-    held_out: TestSet, at: Callable[[float], Method], *, ts: Sequence[float] = CANDIDATE_TS, seed: int = 0
+    held_out: TestSet, at: Callable[..., Method], *, ts: Sequence[float] = CANDIDATE_TS, seed: int = 0
 ) -> dict[str, Any]:
     """Find {"best_t", "i_auroc": {T: ...}, "images"}: the t at which a method has the highest mean I-AUROC.
 
@@ -127,7 +124,7 @@ def choose_t(
     """
     found = {}
     for t in ts:
-        result = at(t)(held_out.images, held_out.c, seed)
+        result = at(t=t)(held_out.images, held_out.c, seed)
         found[t] = metrics(held_out, result, pixels=False)["mean"]["i_auroc"]
     best = max(ts, key=lambda t: found[t])
     return {"best_t": best, "i_auroc": {str(t): m for t, m in found.items()}, "images": len(held_out.images)}

@@ -172,7 +172,7 @@ def from_noise(
     }
 
 
-Labelled = tuple[Float[Tensor, "n 3 h w"], Int[Tensor, " n"]]
+Labelled = tuple[Float[Tensor, "_ 3 h w"], Int[Tensor, "_"]]
 
 
 def nearest_distance(model: TimeNet, images: Labelled, real: Labelled, itself: bool = False) -> float:

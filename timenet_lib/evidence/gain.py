@@ -1,6 +1,7 @@
 """How much the TPN adds to flow 1, for the record: on the test draw over noise seeds, and on synthetic pairs."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def measure_gain(
 
     def choose() -> dict[str, Any]:
         say(f"flow_1: choosing its best t on {len(validation.images)} validation images")
-        return choose_t(validation, lambda t: of_model(model, "flow_1", t=t), ts=ts, seed=seeds[0])
+        return choose_t(validation, partial(of_model, model, "flow_1"), ts=ts, seed=seeds[0])
 
     chosen = keep("flow_1, its best t", choose)
     at = {"flow_1": chosen["best_t"], "timenet": model.preset.t}
