@@ -287,7 +287,9 @@ def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
         check_writable(out / "evaluation.json")
     say(records.cost_words(names))
     try:
-        records.reproduce(names, records.Work(TimeNet.from_pretrained("demo"), work, say=say), out=out, show=click.echo)
+        records.reproduce(
+            names, records.Work(TimeNet.from_pretrained("demo"), work, say=say, progress=True), out=out, show=click.echo
+        )
     except KeyboardInterrupt:
         fail(f"interrupted: the same command goes on with what {work} holds", 130)
 

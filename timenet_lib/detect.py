@@ -24,7 +24,7 @@ from timenet_lib.pictures import Number, heat, outline
 COLUMNS = ("image", "class", "score", "threshold", "defective", "marked", "heat_map")
 CHUNK = 64  # photographs in memory at a time
 SIDES = (256, 1024)  # the longer side of a photograph in a heat map's file is brought between these, px
-Say = Callable[[dict[str, Any]], None]
+OnRow = Callable[[dict[str, Any]], None]
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -61,7 +61,7 @@ def detect(
     out: Path | None = None,
     threshold: float | None = None,
     seed: int = 0,
-    say: Say = lambda row: None,
+    say: OnRow = lambda row: None,
 ) -> dict[str, Any]:
     """Return {"method", "threshold", "pixel_threshold", "images": rows}, a row a photograph; say receives each row.
 

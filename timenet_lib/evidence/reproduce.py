@@ -54,6 +54,7 @@ class Work:
     folder: Path
     weights: str = "demo"  # the name or folder that the model was loaded from
     say: Say = quiet
+    progress: bool = False  # show bars while networks train
     spared: float = 0.0  # seconds that parts took which were kept by earlier runs
 
     @cached_property
@@ -101,9 +102,7 @@ def make_benchmark(work: Work, keep: Keep) -> dict[str, Any]:
     train = training_index(None, preset.drawn)
     data = load_training_set(train, preset.image_size)
     textures = drawn_textures(preset.image_size)
-    train_peers(
-        Run(out=peers, preset=preset, data=data, textures=textures, resume=True, progress=work.say is not quiet)
-    )
+    train_peers(Run(out=peers, preset=preset, data=data, textures=textures, resume=True, progress=work.progress))
     rivals = Rivals(work.model, train, peers, work.say)
     results = run_benchmark(work.tests, rivals, keep=keep)
     if work.weights:
