@@ -1,13 +1,12 @@
 import pytest
 import torch
-from timenet_lib.evidence.throughput import format_throughput, measure_one, measure_throughput
 
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.stages import Run, train_all
 from timenet_lib.errors import InputError
-from timenet_lib.evidence.cost import network_costs
+from timenet_lib.evidence.cost import format_throughput, measure_one, measure_throughput, network_costs, route
 from timenet_lib.pooling import image_score
 from timenet_lib.presets import CI
 from timenet_lib.scopes import score_maps

@@ -1,6 +1,8 @@
 import numpy as np
 import torch
-from timenet_lib.course.difficulty import bound_a, trivial_statistics
+
+from timenet_lib.evidence.difficulty import bound_a, trivial_statistics
+from timenet_lib.evidence.experiment import TestSet
 
 
 def test_the_statistics_are_what_they_are_called():

@@ -1,7 +1,7 @@
 import pytest
-from timenet_lib.course.findings import CLAIMS, MARGIN, inside, speed_row, verdict
 
-from timenet_lib.course.evidence import read_evidence
+from timenet_lib.course.evidence import findings_table, read_evidence, speed_row
+from timenet_lib.evidence.findings import CLAIMS, MARGIN, inside, verdict
 
 UP, DOWN, WIDE = (0.03, 0.01, 0.05), (-0.03, -0.05, -0.02), (0.03, -0.01, 0.07)
 
