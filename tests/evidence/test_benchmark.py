@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def rivals(index, model):
 
 @pytest.fixture
 def small_grid(monkeypatch):
-    monkeypatch.setattr(tune, "__kwdefaults__", {**tune.__kwdefaults__, "ts": (0.6, 0.83), "weights": (1.0, 15.0)})
+    monkeypatch.setattr(benchmark, "tune", partial(tune, ts=(0.6, 0.83), weights=(1.0, 15.0)))
 
 
 def run(tests, rivals, *methods, seeds=(0,)):
@@ -138,7 +139,7 @@ def test_one_step_methods_are_the_models_over_the_seeds(index, model, tests, riv
 
 
 def test_timenet_tuned_among_its_own_setting_alone_is_timenet(index, tests, rivals, monkeypatch):
-    monkeypatch.setattr(tune, "__kwdefaults__", {**tune.__kwdefaults__, "ts": (0.83,), "weights": (7.0,)})
+    monkeypatch.setattr(benchmark, "tune", partial(tune, ts=(0.83,), weights=(7.0,)))
     results = run(tests, rivals, "timenet", "timenet_tuned", seeds=(0, 1))
     assert results["methods"]["timenet_tuned"] == results["methods"]["timenet"]
     chosen = results["chosen_on_validation"]["timenet_tuned"]
