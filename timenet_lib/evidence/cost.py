@@ -255,7 +255,7 @@ def measure_throughput(
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             return pool.apply(measure_one, (weights, name), {"peers": peers, "images": images, "rounds": rounds})
 
-    rows = {name: keep(f"the cost of {name}", lambda name=name: alone(name)) for name in names}
+    rows = {name: keep(f"the cost of {name}", functools.partial(alone, name)) for name in names}
     return {"methods": rows, "images": images, "batch": BATCH, "threads": torch.get_num_threads(), "rounds": rounds}
 
 

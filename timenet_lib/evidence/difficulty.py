@@ -4,6 +4,7 @@
 I-AUROC each. (b) The best single step of flow_0, over t, lies between 0.80 and 0.92, and TimeNet clearly above.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,14 @@ def measure_difficulty(model: TimeNet, *, say: Say = quiet, keep: Keep = keep_no
         "version": VERSION,
         "validation": {"seed": VALIDATION_SEED, **PER_CLASS, "size": model.preset.image_size},
         "bound_a": {"below": 0.65, "i_auroc": bound_a(tests, train)},
-        "bound_b": {"between": [0.80, 0.92], "flow_0_i_auroc_by_t": {t: round(a, 4) for t, a in bound_b.items()}},
-        "pilot": {m: {k: round(v, 4) for k, v in measured[m].mean().items()} for m in own},
+        "bound_b": {"between": [0.80, 0.92], "flow_0_i_auroc_by_t": rounded(bound_b)},
+        "pilot": {m: rounded(measured[m].mean()) for m in own},
         "kinds_i_auroc": kinds,
         "seed": 0,
         **how_made(tests, model, "difficulty"),
     }
+
+
+def rounded(row: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Round to four digits."""
+    return {key: None if value is None else round(value, 4) for key, value in row.items()}

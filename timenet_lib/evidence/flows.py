@@ -5,6 +5,7 @@ the same noise, and repeated for several noise seeds. A path is straight where t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,7 +116,7 @@ def measure_flows(
         say(f"{name}: {samples} samples of each class from noise, seed {seed}")
         return from_noise(model, name, real=tests.images[good], labels=tests.c[good], samples=samples, seed=seed)
 
-    runs = {n: [keep(f"{n} from noise, seed {s}", lambda n=n, s=s: noise(n, s)) for s in seeds] for n in FLOWS}
+    runs = {n: [keep(f"{n} from noise, seed {s}", partial(noise, n, s)) for s in seeds] for n in FLOWS}
     methods = {f"{name}, {n}": from_t(tests, model, name, t=t, num_steps=n) for name in FLOWS for n in num_steps}
     more = [name for name in methods if not name.endswith(", 1")]
     measured = measure(tests, methods, seeds=seeds, one_seed=more, say=say, keep=keep)

@@ -75,7 +75,7 @@ def read(name: str) -> dict[str, Any]:
 def why_stale(record: Mapping[str, Any], weights: Mapping[str, str], data_sha256: str) -> list[str]:
     """List what a record was made with that is not today's; [] for a record of today. weights {}: of its own."""
     data = record.get("data_sha256") or record.get("validation", {}).get("data_sha256")
-    made = record.get("weights_sha256")
+    made: Mapping[str, str] = record.get("weights_sha256") or {}
     found = []
     if weights and not made:
         found.append("weights unknown")
