@@ -103,6 +103,7 @@ def test_a_class_without_masks_counts_among_images_only(few, bare, model, tests,
     )
     results, whole = metrics(some, own), metrics(tests, own)
     assert results["classes"]["die"]["pro"] is None
+    assert results["classes"]["die"]["reasons"]["pro"] == "no masks"
     assert results["classes"]["die"]["i_auroc"] == whole["classes"]["die"]["i_auroc"]
     assert results["mean"]["pro"] == pytest.approx(np.mean([whole["classes"][k]["pro"] for k in ("button", "wood")]))
 
