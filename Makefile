@@ -59,11 +59,8 @@ notebooks: $(STAMP) ## refresh the outputs kept in notebooks/ (maintainers)
 weights: $(STAMP)  ## train every shipped stage from scratch; resumable; about 100 minutes on two cores (maintainers)
 	$(BIN)/timenet train extractor --out timenet_lib/weights/demo --resume
 	$(BIN)/timenet train all --out timenet_lib/weights/demo --resume
-	$(BIN)/timenet evaluate --weights demo --ablations --json timenet_lib/weights/demo/evaluation.json
-	$(BIN)/timenet measure-flows --weights demo --json timenet_lib/weights/demo/flows.json
-	$(BIN)/python -m timenet_lib.course.maintain difficulty
-	$(BIN)/python -m timenet_lib.course.maintain gain
-	$(BIN)/python -m timenet_lib.course.maintain weights
+	$(BIN)/timenet reproduce evaluation flows difficulty gain
+	$(BIN)/timenet reproduce
 
 clean:             ## remove everything generated except .venv
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from timenet_lib.course.evidence import read_evidence
-from timenet_lib.course.findings import findings
+from timenet_lib.course.evidence import findings_table, read_evidence
 from timenet_lib.course.runner import find_notebooks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +95,7 @@ METHODS = {
     "timenet": "TimeNet, one step",
     "flow_0": "flow 0, one step",
     "flow_1": "flow 1 (reflow), one step",
-    "ddim": "diffusion model, ten DDIM steps",
+    "ddim": "diffusion model, ten DDIM steps from t = 0.92",
     "patchcore": "PatchCore, same extractor",
     "draem": "DRAEM, a quarter of its width",
     "nearest": "nearest training image, no network",
@@ -114,7 +113,8 @@ def test_the_results_are_those_that_were_recorded():
 
 
 def test_the_findings_are_those_that_were_recorded():
-    rows = findings(read_evidence("ablations"), read_evidence("trainings"), read_evidence("benchmark")["costs"]).rows
+    ablations, trainings, benchmark = map(read_evidence, ("ablations", "trainings", "benchmark"))
+    rows = findings_table(ablations, trainings, benchmark["costs"]).rows
     for finding, metric, _, ours, _, verdict in rows:
         (line,) = [each for each in README.splitlines() if each.startswith(f"| {finding} |")]
         assert f"{ours}: {verdict}" in line, metric

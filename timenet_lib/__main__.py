@@ -1,4 +1,4 @@
-"""The command line: timenet run, draw, check-data, train, evaluate, measure-flows, detect, export, info.
+"""The command line: timenet run, draw, check-data, train, evaluate, measure-flows, reproduce, detect, export, info.
 
 A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written.
 """
@@ -181,9 +181,9 @@ def evaluate(
     from timenet_lib.data.folder import index_folder
     from timenet_lib.detector import TimeNet
     from timenet_lib.engine.processes import make_accelerator, own_device, share_out
-    from timenet_lib.evidence.ablations import ablate, format_ablations
     from timenet_lib.evidence.evaluate import data_folder, evaluate_folder, format_table
     from timenet_lib.evidence.reported import format_beside
+    from timenet_lib.evidence.tables import ablate, format_ablations
     from timenet_lib.files import write_json
 
     check_writable(json_path)
@@ -193,7 +193,7 @@ def evaluate(
     with workers.main_process_first():  # what is drawn is drawn once and cached
         data = data_folder(data, model.preset)
     tell = say if workers.is_main_process else quiet
-    results = evaluate_folder(data, model, tell, **options)
+    results = evaluate_folder(data, model, say=tell, **options)
     if ablations:
         results["ablations"] = ablate(index_folder(data, parts=("test",)), model, seed=options["seed"], say=tell)
     if not workers.is_main_process:
@@ -219,18 +219,55 @@ def measure_flows(
     data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
 ) -> None:
     """Measure what reflow does: straightness, samples and reconstructions of flow_0 and flow_1, three noise seeds."""
-    from timenet_lib.course.models import course_data
+    from timenet_lib.data.folder import index_folder
     from timenet_lib.detector import TimeNet
+    from timenet_lib.evidence.evaluate import data_folder
     from timenet_lib.evidence.flows import format_flows
     from timenet_lib.evidence.flows import measure_flows as run_measure
     from timenet_lib.files import write_json
 
     check_writable(json_path)
     model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
-    results = run_measure(course_data(model.preset, str(data or "")), model, say=say, **options)
+    index = index_folder(data_folder(data, model.preset), parts=("test",))
+    results = run_measure(index, model, say=say, **options)
     click.echo(format_flows(results))
     if json_path:
         write_json(json_path, {**results, "command": shown_command()})
+
+
+@main.command()
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option(
+    "--work",
+    default="build/reproduce",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where parts are kept.",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="[default: beside the shipped weights]")
+def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
+    """Make the records beside the shipped weights anew (maintainers); without a NAME, list them and what they cost.
+
+    NAME is a record, or all. What is measured is kept in --work at once: after an interruption the same command goes
+    on.
+    """
+    from timenet_lib.detector import TimeNet
+    from timenet_lib.evidence import reproduce as records
+
+    if not names:
+        click.echo(records.list_records())
+        return
+    names = tuple(records.RECIPES) if names == ("all",) else names
+    records.check_records(names)
+    if out is not None:
+        check_writable(out / "evaluation.json")
+    say(records.cost_words(names))
+    try:
+        records.reproduce(
+            names, records.Work(TimeNet.from_pretrained("demo"), work, say=say, progress=True), out=out, show=click.echo
+        )
+    except KeyboardInterrupt:
+        fail(f"interrupted: the same command goes on with what {work} holds", 130)
 
 
 @main.command("detect")

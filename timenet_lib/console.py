@@ -12,6 +12,8 @@ import click
 
 from timenet_lib.errors import InputError, TimeNetError, memory_advice, shown
 
+Say = Callable[[str], None]  # takes a line of progress, as say and quiet below do
+
 
 class Number(click.FloatRange):
     """A float within a range; NaN, which click lets through, is in none."""

@@ -25,6 +25,7 @@ from timenet_lib.pictures import Number, heat, outline
 COLUMNS = ("image", "class", "score", "threshold", "defective", "marked", "heat_map")
 CHUNK = 64  # images in memory at a time
 SIDES = (256, 1024)  # the longer side of an image in a heat map's file is brought between these, px
+OnRow = Callable[[dict[str, Any]], None]
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -64,7 +65,7 @@ def detect(
     out: Path | None = None,
     threshold: float | None = None,
     seed: int = 0,
-    say: Callable[[dict[str, Any]], None] = lambda row: None,
+    say: OnRow = lambda row: None,
 ) -> dict[str, Any]:
     """Return {"method", "threshold", "pixel_threshold", "images": rows}, one row per image; say receives each row.
 

@@ -10,34 +10,33 @@ from timenet_lib.data.drawn import write_drawn
 from timenet_lib.data.folder import index_folder
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import load_training_set
-from timenet_lib.detector import TimeNet, with_defects
+from timenet_lib.detector import TimeNet
 from timenet_lib.engine.stages import Run, seeded
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.evidence import benchmark
-from timenet_lib.evidence import peers as baselines
-from timenet_lib.evidence import peers_training as peers
-from timenet_lib.evidence.ablations import TestSet
-from timenet_lib.evidence.benchmark import DDIM_TS, METHODS, SAYS, Contest, format_benchmark, run_benchmark
-from timenet_lib.evidence.evaluate import KEYS, metrics_of, validation_auroc
+from timenet_lib.evidence import peers
+from timenet_lib.evidence.benchmark import DDIM_TS, METHODS, SAYS, Rivals, format_benchmark, run_benchmark
+from timenet_lib.evidence.experiment import KEYS, TestSet, metrics, scored
 from timenet_lib.evidence.peers import (
     DIFFUSION_STEPS,
+    as_t,
     ddim_reconstruct,
+    diffused,
+    diffusion_loss,
     diffusion_scheduler,
-    diffusion_step,
+    draem_loss,
     draem_network,
     draem_scores,
-    draem_step,
+    load_diffusion,
+    load_draem,
     patchcore,
     quiet_libraries,
     stride_for,
+    train_peers,
 )
-from timenet_lib.evidence.peers_training import load_diffusion, load_draem, train_peers
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
 from timenet_lib.path import as_float
-from timenet_lib.pooling import image_score
 from timenet_lib.presets import CI
-from timenet_lib.scopes import score_maps
 from timenet_lib.synthesis import Synthesiser
 from timenet_lib.unet import UNet
 from timenet_lib.weights import load_stage, read_record
@@ -75,10 +74,10 @@ def test_ddim_with_the_true_velocity_gives_the_image_back():
 
 def test_the_diffusion_loss_does_not_depend_on_the_batch():
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[peers]'")
-    net, loss = UNet(CI.unet_config(2)), diffusion_step(IMAGES, torch.arange(6) % 2, 0)
+    net, draw = UNet(CI.unet_config(2)), partial(diffused, IMAGES, torch.arange(6) % 2, step=3, seed=0)
     with torch.no_grad():
-        both, one = loss(net, 3, range(4)), loss(net, 3, range(2, 3))
-    assert torch.allclose(both.values[2], one.values[0], rtol=1e-4)
+        both, one = (diffusion_loss(net, draw(samples=some)) for some in (range(4), range(2, 3)))
+    assert torch.allclose(both[2], one[0], rtol=1e-4)
 
 
 def test_patchcore_finds_what_it_has_not_seen_and_repeats_itself():
@@ -89,18 +88,20 @@ def test_patchcore_finds_what_it_has_not_seen_and_repeats_itself():
     test = flat[:2].clone()
     test[1, :, 8:16, 8:16] = 255
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    scores, maps = patchcore(model, flat, test, seed=1)
+    c = torch.zeros(2, dtype=torch.long)
+    found = patchcore(model, flat)(test, c, 1)
+    scores, maps = found.scores, found.maps
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert scores.shape == (2,)
     assert maps.shape == (2, 32, 32)
     assert scores[1] > 10 * scores[0]
     assert maps[1, 12, 12] > maps[1, 28, 28]
     assert not features.training
-    first, _ = patchcore(model, IMAGES, test, seed=1)
+    first = patchcore(model, IMAGES)(test, c, 1)
     np.random.random(5)  # noqa: NPY002
     torch.rand(5)  # both global generators have moved on
-    again, _ = patchcore(model, IMAGES, test, seed=1)
-    assert torch.equal(first, again)
+    again = patchcore(model, IMAGES)(test, c, 1)
+    assert torch.equal(first.scores, again.scores)
 
 
 def both_libraries():
@@ -143,14 +144,20 @@ def trained(make_run, narrow, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def model(index):
+    flow = UNet(CI.unet_config(2))
+    return TimeNet(CI, index.classes, Models(flow), build_extractor("embedded", "random", CI.levels))
+
+
+@pytest.fixture(scope="module")
+def tests(index, model):
+    return TestSet.load(index, model)
+
+
 @pytest.fixture
-def make_contest(index, textures, trained, monkeypatch):
-    monkeypatch.setattr(benchmark, "TestSet", partial(TestSet, draws=10))
-    monkeypatch.setattr(benchmark, "with_defects", partial(with_defects, textures=textures))
-    model = TimeNet(
-        CI, index.classes, Models(UNet(CI.unet_config(2))), build_extractor("embedded", "random", CI.levels)
-    )
-    return lambda: Contest(index, index, model, trained, lambda _: None)
+def rivals(index, model, trained):
+    return Rivals(model, index, trained)
 
 
 def test_warnings_are_kept_from_the_reader_inside_only():
@@ -190,8 +197,8 @@ def test_the_budgets_are_those_of_both_flows(make_run, monkeypatch, tmp_path, na
     both_libraries()
     asked = {}
 
-    def train(self, stage, module, loss, budget, rate, batch_size=0):
-        asked[stage] = (budget.steps, rate)
+    def train(self, stage, module, loss, *, draw, steps, rate):
+        asked[stage] = (steps, rate)
 
     monkeypatch.setattr(Run, "train", train)
     monkeypatch.setattr(Run, "record", lambda *_: {})
@@ -203,7 +210,7 @@ def test_the_budgets_are_those_of_both_flows(make_run, monkeypatch, tmp_path, na
 
 def test_draem_is_not_trained_without_textures(make_run, tmp_path):
     both_libraries()
-    with pytest.raises(InputError, match="DRAEM needs textures"):
+    with pytest.raises(InputError, match="draem needs textures"):
         peers.train_draem(make_run(tmp_path, textures=None))
 
 
@@ -211,7 +218,7 @@ def test_draem_has_a_sixteenth_of_anomalibs_weights_at_a_quarter_of_its_width():
     pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
     with torch.device("meta"):
         own, theirs = draem_network(), draem_network(128)
-        usual = baselines.peer("anomalib.models.image.draem.torch_model").DraemModel()
+        usual = peers.peer("anomalib.models.image.draem.torch_model").DraemModel()
     sizes = [sum(p.numel() for p in net.parameters()) for net in (own, theirs, usual)]
     assert sizes[1] == sizes[2]
     assert sizes[0] == pytest.approx(sizes[2] / 16, rel=0.01)
@@ -236,7 +243,7 @@ def test_draems_loss_wants_the_clean_image_and_the_mask(textures):
 
     def loss(rebuilt, mask):
         net = Known(rebuilt, mask)
-        values = draem_step(synthesiser)(net, 3, range(4)).values
+        values = draem_loss(net, synthesiser.batch(3, range(4)))
         assert torch.allclose(net.asked, (x_a + 1) / 2)
         assert 0 <= net.asked.min() < 0.2 < 0.8 < net.asked.max() <= 1
         assert len(values) == 4
@@ -253,65 +260,68 @@ def test_draem_scores_an_image_by_the_maximum_of_its_map_whatever_stands_beside_
     pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
     net = seeded(lambda: draem_network(8), 0, "test").train()
     images = IMAGES.repeat(6, 1, 1, 1)  # more than one batch
-    scores, maps = draem_scores(net, images)
+    maps, scores, _ = draem_scores(net, images)
     assert maps.shape == (36, 32, 32)
     assert torch.equal(scores, maps.amax(dim=(1, 2)))
     assert 0 <= maps.min() < maps.max() <= 1
     assert torch.allclose(maps[30:], maps[:6], atol=1e-5)
-    alone, _ = draem_scores(net, images[4:5])
+    alone = draem_scores(net, images[4:5]).scores
     assert torch.allclose(alone, scores[4:5], atol=1e-5)
     rebuilt = net.reconstructive_subnetwork((as_float(images[:1]) + 1) / 2)  # images go in as [0, 1]
     both = torch.cat([(as_float(images[:1]) + 1) / 2, rebuilt], dim=1)
     assert torch.allclose(maps[:1], net.discriminative_subnetwork(both).softmax(dim=1)[:, 1], atol=1e-5)
 
 
-def test_ddim_is_rebuilt_from_its_best_level_on_validation(make_contest, index, trained):
-    contest = make_contest()
-    net, model, v = load_diffusion(trained), contest.model, contest.validation
+def test_ddim_is_rebuilt_from_its_best_level_on_validation(model, tests, rivals, index, trained):
+    net, v = load_diffusion(trained), rivals.held_out
 
-    def rebuilt(images, c, t, seed):
-        return score_maps([model.distances(as_float(images), ddim_reconstruct(net, as_float(images), c, t=t, seed=seed))],
-                          model.scoring)  # fmt: skip
+    def by_hand(images, c, t, seed):
+        x1 = as_float(images)
+        return scored(model, [model.distances(x1, ddim_reconstruct(net, x1, c, t=t, seed=seed))])
 
-    maps, scores = METHODS["ddim"](contest, 2)
-    chosen = contest.chosen["ddim"]
-    assert scores is None
-    assert torch.allclose(maps, rebuilt(contest.images, contest.c, chosen["best_t"], 2))
+    found = METHODS["ddim"](rivals)(tests.images, tests.c, 2)
+    chosen = found.about["chosen"]["ddim"]
+    assert torch.allclose(found.maps, by_hand(tests.images, tests.c, chosen["best_t"], 2).maps)
     assert list(chosen["i_auroc"]) == [str(t) for t in DDIM_TS]
     assert chosen["i_auroc"][str(chosen["best_t"])] == max(chosen["i_auroc"].values())
     for t in DDIM_TS[1:3]:
-        expected = validation_auroc(v, image_score(rebuilt(v.images, v.c, t, 0)))
+        expected = metrics(v, by_hand(v.images, v.c, t, 0), pixels=False)["mean"]["i_auroc"]
         assert chosen["i_auroc"][str(t)] == pytest.approx(expected)
-    altered = make_contest()
-    altered.tests.images = 255 - altered.tests.images.flip(2)
-    METHODS["ddim"](altered, 2)
-    assert altered.chosen == contest.chosen  # no test image takes part
+    other = Rivals(model, index, trained)
+    METHODS["ddim"](other)(255 - tests.images.flip(2), tests.c, 2)
+    assert other.chosen == rivals.chosen  # no test image takes part
 
 
-def test_the_peers_take_part_in_the_benchmark(make_contest, index, trained):
-    contest = make_contest()
+def test_the_peers_take_part_in_the_benchmark(model, tests, rivals, trained):
     names = ("ddim", "patchcore", "draem")
-    results, again = (
-        run_benchmark(index, index, contest.model, trained, methods=names, seeds=(0, 1)) for _ in range(2)
-    )
+    results, again = (run_benchmark(tests, rivals, methods=names, seeds=(0, 1), draws=10) for _ in range(2))
     assert results == again
     assert json.loads(json.dumps(results, allow_nan=False)) == results
     rows = results["methods"]
     assert {name: len(row["seeds"]["pro"]) for name, row in rows.items()} == {"ddim": 2, "patchcore": 1, "draem": 1}
     assert rows["ddim"]["seeds"]["pro"][0] != rows["ddim"]["seeds"]["pro"][1]
-    scores, maps = draem_scores(load_draem(trained), contest.images)
-    found = {"draem": metrics_of(index, maps, 32, scores=scores)["mean"]}
-    scores, maps = patchcore(contest.model, contest.known.images, contest.images, 0)
-    found["patchcore"] = metrics_of(index, maps, 32, scores=scores)["mean"]
-    for name, mean in found.items():
+    found = {
+        "draem": draem_scores(load_draem(trained), tests.images),
+        "patchcore": patchcore(model, rivals.known.images)(tests.images, tests.c, 0),
+    }
+    for name, each in found.items():
+        mean = metrics(tests, each)["mean"]
         assert {key: values[0] for key, values in rows[name]["seeds"].items()} == {key: mean[key] for key in KEYS}
     text = format_benchmark(results)
     assert all(SAYS[name] in text for name in names)
 
 
-def test_a_folder_without_peers_says_what_is_missing(make_contest, tmp_path):
-    contest = make_contest()
-    contest.peers = tmp_path
+def test_a_folder_without_peers_says_what_is_missing(model, tests, index, tmp_path):
+    rivals = Rivals(model, index, tmp_path)
     for name, stage in (("ddim", "diffusion"), ("draem", "draem")):
         with pytest.raises(WeightsError, match=f"holds no record {stage}.json"):
-            METHODS[name](contest, 0)
+            METHODS[name](rivals)(tests.images, tests.c, 0)
+
+
+def test_a_missing_library_is_said_with_its_cure():
+    with pytest.raises(InputError, match=r"nowhere is not installed: pip install -e '.\[peers\]'"):
+        peers.peer("nowhere.at_all")
+
+
+def test_the_networks_t_is_1_at_the_image():
+    assert as_t(torch.tensor([0, 999])).tolist() == [1.0, 0.0]

@@ -6,8 +6,8 @@ import torch
 
 from timenet_lib.course import checkers
 from timenet_lib.course.checkers import RIGHT
-from timenet_lib.course.findings import verdict
 from timenet_lib.evidence.diagnostics import survival
+from timenet_lib.evidence.findings import verdict
 from timenet_lib.evidence.intervals import ends
 from timenet_lib.metrics import auroc
 from timenet_lib.synthesis import Synthesised

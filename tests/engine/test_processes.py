@@ -76,9 +76,9 @@ def test_an_evaluation_is_shared_out_and_comes_to_the_same_numbers(trained, tmp_
 
 
 MEASURE = """
-import json, sys
+import functools, json, sys
 from pathlib import Path
-from timenet_lib.evidence.ablations import TestSet
+from timenet_lib.evidence.experiment import TestSet, measure, of_model
 from timenet_lib.data.folder import index_folder
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.processes import make_accelerator, share_out
@@ -89,10 +89,10 @@ asked = []
 found = share_out(workers, lambda i: (asked.append(i), i * i)[1], range(7))
 model = TimeNet.from_pretrained(weights)
 model.share_out = functools.partial(share_out, workers)
-tests = TestSet(index_folder(data, parts=("test",)), model, draws=20)
-measured = tests.of_method("timenet")
+tests = TestSet.load(index_folder(data, parts=("test",)), model)
+measured = measure(tests, {"timenet": of_model(model, "timenet")}, draws=20)["timenet"]
 draws = {k: list(v) for k, v in measured.draws.items()}
-about = {"found": found, "asked": asked, "mean": measured.mean, "draws": draws}
+about = {"found": found, "asked": asked, "mean": measured.mean(), "draws": draws}
 Path(out, f"{workers.process_index}.json").write_text(json.dumps(about))
 """
 

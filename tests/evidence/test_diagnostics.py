@@ -90,7 +90,7 @@ def test_t_is_averaged_inside_and_outside_the_masks(model, pairs):
 
     other = copy.copy(model)
     other.models = model.models._replace(tpn=Knows(model.models.tpn.config).eval())
-    own = measure_failures(other, pairs, (0.83,), 0, ("timenet",))["methods"]["timenet"]
+    own = measure_failures(other, pairs, (0.83,), methods=("timenet",))["methods"]["timenet"]
     assert own["t_inside"]["mean"] == pytest.approx([0.2])
     assert own["t_outside"]["mean"] == pytest.approx([0.9])
 
@@ -112,6 +112,6 @@ def test_pairs_without_an_anomaly_each_are_refused(pairs):
 def test_a_class_with_one_image_has_no_inconsistency_and_does_not_spoil_the_mean(model, pairs):
     few = Synthesised(*(column[[0, 1, 4]] for column in pairs))
     assert few.c.tolist() == [1, 0, 0]
-    own = measure_failures(model, few, (0.83,), 0, ("flow_1",))["methods"]["flow_1"]["inconsistency"]
+    own = measure_failures(model, few, (0.83,), methods=("flow_1",))["methods"]["flow_1"]["inconsistency"]
     assert math.isnan(own["b"][0])
     assert own["mean"] == pytest.approx(own["a"])

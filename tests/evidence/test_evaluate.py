@@ -1,23 +1,17 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from timenet_lib.data.folder import FolderIndex, load_images
+from timenet_lib.data.folder import load_images, load_masks
 from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import TimeNet, with_defects
 from timenet_lib.errors import DataError, InputError
-from timenet_lib.evidence.evaluate import (
-    choose_t,
-    evaluate,
-    evaluate_folder,
-    format_table,
-    metrics_of,
-    metrics_of_images,
-)
-from timenet_lib.evidence.peers import PEERS
+from timenet_lib.evidence.evaluate import PEERS, choose_t, evaluate, evaluate_folder, format_table
+from timenet_lib.evidence.experiment import Scored, TestSet, of_model
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
 from timenet_lib.pooling import image_score
@@ -33,28 +27,6 @@ def model(drawn_ci):
     return TimeNet(CI, drawn_ci.classes, Models(flow), features)
 
 
-def oracle(index, size):
-    """The masks themselves as score maps: a perfect detector."""
-    from timenet_lib.data.folder import load_masks
-
-    return load_masks(index.test, size).float()
-
-
-def test_a_perfect_detector_gets_perfect_metrics(drawn_ci):
-    results = metrics_of(drawn_ci, oracle(drawn_ci, 32), 32)
-    for row in [results["mean"], *results["classes"].values()]:
-        assert (row["i_auroc"], row["p_auroc"]) == (1.0, 1.0)
-        assert row["pro"] == pytest.approx(1.0)
-    kinds = {name: set(each) for name, each in results["kinds"].items()}
-    assert all(row["i_auroc"] == 1.0 for each in results["kinds"].values() for row in each.values())
-    assert kinds["die"] == {s.kind for s in drawn_ci.test if s.class_name == "die" and s.defective}
-
-
-def test_an_inverted_detector_gets_the_opposite(drawn_ci):
-    results = metrics_of(drawn_ci, -oracle(drawn_ci, 32), 32)
-    assert results["mean"]["p_auroc"] == 0.0
-
-
 def test_results_are_the_same_twice_and_survive_json(model, drawn_ci):
     first, again = (evaluate(drawn_ci, model, t=0.8, seed=1) for _ in range(2))
     assert first == again
@@ -66,7 +38,9 @@ def test_results_are_the_same_twice_and_survive_json(model, drawn_ci):
 def test_guessed_classes_take_the_place_of_those_told(model, drawn_ci, monkeypatch):
     used, parts = [], TimeNet.parts
     monkeypatch.setattr(TimeNet, "pick_classes", lambda self, x1, t=0.6, seed=0: ("die",) * len(x1))
-    monkeypatch.setattr(TimeNet, "parts", lambda self, x, c, *rest: (used.append(c), parts(self, x, c, *rest))[1])
+    monkeypatch.setattr(
+        TimeNet, "parts", lambda self, x, c, method, **how: (used.append(c), parts(self, x, c, method, **how))[1]
+    )
     results = evaluate(drawn_ci, model, guess_classes=True)
     assert results["class_accuracy"] == sum(s.class_name == "die" for s in drawn_ci.test) / len(drawn_ci.test)
     assert evaluate(drawn_ci, model)["class_accuracy"] is None
@@ -94,29 +68,13 @@ def test_classes_that_the_weights_do_not_know_are_refused(drawn_ci):
         evaluate(drawn_ci, other)
 
 
-def test_a_class_of_good_images_only_has_no_metrics_and_a_reason(drawn_ci):
-    good = tuple(s for s in drawn_ci.test if s.class_name != "die" or not s.defective)
-    index = FolderIndex(drawn_ci.root, drawn_ci.classes, (), good, ())
-    results = metrics_of(index, torch.rand(len(good), 32, 32, generator=torch.Generator().manual_seed(0)), 32)
-    die = results["classes"]["die"]
-    assert die["i_auroc"] is None
-    assert "all good" in die["reasons"]["i_auroc"]
-    assert "without die" in results["mean"]["reasons"]["i_auroc"]
-
-
-def test_masks_of_one_kind_give_a_reason_and_no_number():
-    scores, maps, defective = np.arange(4.0), np.random.default_rng(0).random((4, 8, 8)), np.arange(4) > 1
-    for masks, reason in ((np.zeros(maps.shape, bool), "no defective pixel"), (np.ones(maps.shape, bool), "no normal")):
-        row = metrics_of_images(scores, maps, defective, masks)
-        assert (row["i_auroc"], row["p_auroc"], row["pro"]) == (1.0, None, None)
-        assert reason in row["reasons"]["pro"]
-
-
 def test_the_best_t_is_the_one_that_tells_defects_best(model, drawn_ci):
     normal = load_images(drawn_ci.train, 32)
     v = with_defects(normal, model.labels([s.class_name for s in drawn_ci.train]))
     assert v.defective.sum() == len(normal) == v.masks.flatten(1).any(dim=1).sum()
-    chosen = choose_t(v, model, "flow_0", ts=(0.6, 0.9))
+    held_out = TestSet.of_defects(v, model.classes)
+    chosen = choose_t(held_out, lambda t: of_model(model, "flow_0", t=t), ts=(0.6, 0.9))
+    assert chosen["images"] == len(v.images)
     for t in (0.6, 0.9):
         scores = image_score(score_maps(model.parts(v.images, v.c, "flow_0", t=t), model.scoring))
         each = [roc_auc_score(v.defective[v.c == k], scores[v.c == k]) for k in range(len(model.classes))]
@@ -126,7 +84,9 @@ def test_the_best_t_is_the_one_that_tells_defects_best(model, drawn_ci):
 
 def test_no_test_image_takes_part_in_the_choice_of_t(model, drawn_ci, monkeypatch):
     seen = []
-    monkeypatch.setattr("timenet_lib.evidence.evaluate.choose_t", lambda v, *_: (seen.append(v), {"best_t": 0.7})[1])
+    monkeypatch.setattr(
+        "timenet_lib.evidence.evaluate.choose_t", lambda v, *_, **__: (seen.append(v), {"best_t": 0.7})[1]
+    )
     evaluate(drawn_ci, model, train=drawn_ci)
     held_out = load_training_set(drawn_ci, 32).held_out
     assert torch.equal(seen[0].images[: len(held_out)], held_out)
@@ -135,7 +95,7 @@ def test_no_test_image_takes_part_in_the_choice_of_t(model, drawn_ci, monkeypatc
 
 def test_with_training_images_the_best_t_is_evaluated_too(model, drawn_ci, monkeypatch):
     monkeypatch.setattr(
-        "timenet_lib.evidence.evaluate.choose_t", lambda *_: {"best_t": 0.7, "i_auroc": {"0.7": 1}, "images": 2}
+        "timenet_lib.evidence.evaluate.choose_t", lambda *_, **__: {"best_t": 0.7, "i_auroc": {"0.7": 1}, "images": 2}
     )
     results = evaluate(drawn_ci, model, t=0.9, train=drawn_ci)
     assert {name: row["t"] for name, row in results["methods"].items()} == {"flow_0": 0.9, "flow_0_best_t": 0.7}
@@ -144,30 +104,31 @@ def test_with_training_images_the_best_t_is_evaluated_too(model, drawn_ci, monke
 
 
 def test_a_peer_brings_its_own_image_scores(model, drawn_ci, monkeypatch):
-    maps = oracle(drawn_ci, 32)
+    maps = load_masks(drawn_ci.test, 32).float()  # a perfect detector of pixels
     seen = []
 
-    def rigged(used, train, test, seed):
-        seen.append((len(train), len(test), seed))
-        return -maps.amax(dim=(1, 2)), maps
+    def rigged(used, train):
+        def score(images, c, seed):
+            seen.append((len(train), len(images), seed))
+            return Scored(maps, -maps.amax(dim=(1, 2)))
+
+        return score
 
     monkeypatch.setitem(PEERS, "patchcore", rigged)
-    mean = evaluate(drawn_ci, model, seed=3, train=drawn_ci, peers=("patchcore",))["methods"]["patchcore"]["mean"]
-    assert (mean["i_auroc"], mean["p_auroc"]) == (0.0, 1.0)
+    row = evaluate(drawn_ci, model, seed=3, train=drawn_ci, peers=("patchcore",))["methods"]["patchcore"]
+    assert (row["mean"]["i_auroc"], row["mean"]["p_auroc"], row["t"]) == (0.0, 1.0, None)
     assert seen == [(len(load_training_set(drawn_ci, 32).images), len(drawn_ci.test), 3)]
-    with pytest.raises(InputError, match="no peer 'padim': choose of patchcore"):
+    with pytest.raises(InputError, match="no peer 'padim': choose one of patchcore"):
         evaluate(drawn_ci, model, train=drawn_ci, peers=("padim",))
     with pytest.raises(InputError, match="needs normal training images"):
         evaluate(drawn_ci, model, peers=("patchcore",))
 
 
 def test_a_folder_without_training_images_says_so(model, drawn_ci, tmp_path):
-    import shutil
-
     data = shutil.copytree(drawn_ci.root, tmp_path / "data")
     for folder in data.glob("*/train"):
         shutil.rmtree(folder)
     said = []
-    results = evaluate_folder(data, model, said.append)
+    results = evaluate_folder(data, model, say=said.append)
     assert list(results["methods"]) == ["flow_0"]
     assert any("no flow's best t is chosen" in line for line in said)

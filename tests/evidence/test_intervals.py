@@ -1,17 +1,14 @@
 """Bootstrap intervals: in every draw the numbers that the exact metrics give on the images that were drawn."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
-from timenet_lib import metrics
-from timenet_lib.data.folder import FolderIndex
-from timenet_lib.evidence.evaluate import KEYS, metrics_of
-from timenet_lib.evidence.intervals import LIMIT, Bootstrap, ends, image_draws, pixel_draws
+from timenet_lib import metrics as exact
+from timenet_lib.evidence.experiment import KEYS, Scored, TestSet, metric_draws, metrics
+from timenet_lib.evidence.intervals import LIMIT, draw_counts, ends, image_draws, pixel_draws
 
 CLOSE = 1e-3  # 0.1 of a point: what the bins may cost
 
@@ -50,17 +47,13 @@ def drawn(counts, *arrays):
     return tuple(a[np.repeat(np.arange(len(counts)), counts.astype(int))] for a in arrays)
 
 
-def random_scores(index, seed=0):
-    """Image scores and maps that know a little of what is defective, for all test images."""
-    rng = np.random.default_rng(seed)
-    bad = np.array([s.defective for s in index.test])
-    maps = ndimage.gaussian_filter(rng.normal(size=(len(bad), 32, 32)), (0, 2, 2))
-    return rng.integers(0, 4, len(bad)) + 1.0 * bad, maps + 0.2 * bad[:, None, None]
+def counts_of(tests, draws, seed=0):
+    return draw_counts({name: tests.defective[tests.rows(name)] for name in tests.classes}, draws, seed)
 
 
-def without_masks(index, *classes):
-    test = tuple(replace(s, mask_path=None) if s.class_name in classes else s for s in index.test)
-    return FolderIndex(index.root, index.classes, index.train, test, index.notes)
+def chosen(tests, rows):
+    """The test set of some images, in whatever order and however often."""
+    return TestSet(tests.images[rows], tests.c[rows], tests.names[rows], tests.kinds[rows], tests.masks[rows])
 
 
 def test_image_draws_are_the_aurocs_of_the_images_drawn_with_their_ties(scored):
@@ -68,7 +61,7 @@ def test_image_draws_are_the_aurocs_of_the_images_drawn_with_their_ties(scored):
     assert set(scores[bad]) & set(scores[~bad])  # ties between the kinds
     counts = several_draws(bad, 20)
     values = image_draws(scores, bad, counts)
-    assert values[0] == pytest.approx(metrics.auroc(scores, bad), abs=1e-12)
+    assert values[0] == pytest.approx(exact.auroc(scores, bad), abs=1e-12)
     for value, times in zip(values, counts, strict=True):
         some, labels = drawn(times, scores, bad)
         assert value == pytest.approx(roc_auc_score(labels, some), abs=1e-12)
@@ -84,8 +77,8 @@ def test_pixel_draws_are_the_exact_metrics_of_the_images_drawn(detector):
     p_auroc, pro = pixel_draws(maps, masks, counts)
     for i, times in enumerate(counts):
         some, truth = drawn(times, maps, masks)
-        assert p_auroc[i] == pytest.approx(metrics.auroc(some, truth), abs=CLOSE)
-        assert pro[i] == pytest.approx(metrics.pro(some, truth), abs=CLOSE)
+        assert p_auroc[i] == pytest.approx(exact.auroc(some, truth), abs=CLOSE)
+        assert pro[i] == pytest.approx(exact.pro(some, truth), abs=CLOSE)
     for values in (p_auroc, pro):  # the draws are told apart by far more than that
         assert np.ptp(values) > 40 * CLOSE
     assert np.abs(p_auroc - pro).min() > 20 * CLOSE
@@ -100,8 +93,8 @@ def test_pixels_may_tie(detector, apart):
     p_auroc, pro = pixel_draws(maps, masks, counts)
     for i, times in enumerate(counts):
         some, truth = drawn(times, maps, masks)
-        assert p_auroc[i] == pytest.approx(metrics.auroc(some, truth), abs=CLOSE)
-        assert pro[i] == pytest.approx(metrics.pro(some, truth), abs=CLOSE)
+        assert p_auroc[i] == pytest.approx(exact.auroc(some, truth), abs=CLOSE)
+        assert pro[i] == pytest.approx(exact.pro(some, truth), abs=CLOSE)
 
 
 @pytest.mark.parametrize("normal", ["no two equal", "all equal", "some equal and highest", "in one image highest"])
@@ -129,74 +122,66 @@ def test_scores_of_any_height_and_an_outlier_among_them_change_nothing(detector)
         assert np.allclose(usual, other, atol=CLOSE)
 
 
-def test_every_draw_keeps_the_number_of_images_of_each_class_and_kind(drawn_ci):
-    boot = Bootstrap(drawn_ci, 32, draws=50)
-    names = np.array([s.class_name for s in drawn_ci.test])
-    assert len(boot.classes) == len(drawn_ci.classes)
-    for name, (rows, bad, counts, masks) in zip(drawn_ci.classes, boot.classes, strict=True):
-        assert np.array_equal(rows, np.flatnonzero(names == name))
-        assert [drawn_ci.test[i].defective for i in rows] == bad.tolist() == masks.any(axis=(1, 2)).tolist()
-        assert counts.shape == (50, len(rows))
-        assert np.array_equal(counts, np.round(counts))
+def test_every_draw_keeps_the_number_of_images_of_each_class_and_kind(ci_tests):
+    counts = counts_of(ci_tests, 50)
+    assert tuple(counts) == ci_tests.classes
+    for name, drawn_counts in counts.items():
+        bad = ci_tests.defective[ci_tests.rows(name)]
+        assert drawn_counts.shape == (50, len(bad))
+        assert np.array_equal(drawn_counts, np.round(drawn_counts))
         for kind in (False, True):
-            assert set(counts[:, bad == kind].sum(axis=1)) == {np.count_nonzero(bad == kind)}
-        assert len(np.unique(counts, axis=0)) > 25
-        assert np.abs(counts.mean(axis=0) - 1).max() < 0.6  # each image in its turn
+            assert set(drawn_counts[:, bad == kind].sum(axis=1)) == {np.count_nonzero(bad == kind)}
+        assert len(np.unique(drawn_counts, axis=0)) > 25
+        assert np.abs(drawn_counts.mean(axis=0) - 1).max() < 0.6  # each image in its turn
 
 
-def test_the_same_seed_gives_the_same_draws(drawn_ci):
-    scores, maps = random_scores(drawn_ci)
-    first, again, other = (Bootstrap(drawn_ci, 32, 8, seed).draws_of(scores, maps) for seed in (1, 1, 2))
-    for key in KEYS:
-        assert np.array_equal(first[key], again[key])
-        assert not np.array_equal(first[key], other[key])
+def test_the_same_seed_gives_the_same_draws(ci_tests):
+    first, again, other = (counts_of(ci_tests, 8, seed) for seed in (1, 1, 2))
+    for name in ci_tests.classes:
+        assert np.array_equal(first[name], again[name])
+        assert not np.array_equal(first[name], other[name])
 
 
-def test_a_draw_is_the_mean_over_classes_of_a_folder_with_the_images_drawn(drawn_ci):
-    scores, maps = random_scores(drawn_ci)
-    boot = Bootstrap(drawn_ci, 32, draws=4)
-    values = boot.draws_of(scores, maps)
+def test_a_draw_is_the_mean_over_classes_of_a_folder_with_the_images_drawn(ci_tests, guess):
+    found, counts = guess(ci_tests), counts_of(ci_tests, 4)
+    values = metric_draws(ci_tests, found, counts)
     assert set(values) == set(KEYS)
     for i in range(4):
-        rows = np.concatenate([np.repeat(r, counts[i].astype(int)) for r, _, counts, _ in boot.classes])
-        assert len(rows) == len(drawn_ci.test)
-        test = tuple(drawn_ci.test[row] for row in rows)
-        index = FolderIndex(drawn_ci.root, drawn_ci.classes, (), test, ())
-        chosen, own = torch.from_numpy(maps[rows]), torch.from_numpy(scores[rows])
-        mean = metrics_of(index, chosen, 32, kinds_too=False, scores=own)["mean"]
+        rows = np.concatenate([np.repeat(ci_tests.rows(k), c[i].astype(int)) for k, c in counts.items()])
+        assert len(rows) == len(ci_tests.images)
+        mean = metrics(chosen(ci_tests, rows), Scored(found.maps[rows], found.scores[rows]))["mean"]
         for key in KEYS:
             assert values[key][i] == pytest.approx(mean[key], abs=1e-12 if key == "i_auroc" else CLOSE)
     assert all(np.ptp(values[key]) > 5 * CLOSE for key in KEYS)
 
 
-def test_a_class_without_masks_counts_among_images_only(drawn_ci):
-    scores, maps = random_scores(drawn_ci)
-    boot = Bootstrap(drawn_ci, 32, draws=5)
-    name, *others = drawn_ci.classes
-    some = Bootstrap(without_masks(drawn_ci, name), 32, draws=5).draws_of(scores, maps)
-    each = [pixel_draws(maps[rows], masks, counts) for rows, _, counts, masks in boot.classes[1:]]
-    for key, values in zip(("p_auroc", "pro"), np.mean(each, axis=0), strict=True):
+def test_a_class_without_masks_counts_among_images_only(ci_tests, guess):
+    found, counts = guess(ci_tests), counts_of(ci_tests, 5)
+    name, *others = ci_tests.classes
+    part = chosen(ci_tests, np.arange(len(ci_tests.images)))
+    part.unmasked = frozenset([name])
+    some, whole = (metric_draws(tests, found, counts) for tests in (part, ci_tests))
+    of = {
+        k: pixel_draws(found.maps.numpy()[ci_tests.rows(k)], ci_tests.masks[ci_tests.rows(k)], counts[k])
+        for k in others
+    }
+    for key, values in zip(("p_auroc", "pro"), np.mean(list(of.values()), axis=0), strict=True):
         assert some[key] == pytest.approx(values)
-    whole = boot.draws_of(scores, maps)
     assert np.array_equal(some["i_auroc"], whole["i_auroc"])
     assert not np.allclose(some["pro"], whole["pro"], atol=CLOSE)
-    none = Bootstrap(without_masks(drawn_ci, name, *others), 32, draws=5).draws_of(scores, maps)
-    assert set(none) == {"i_auroc"}
+    part.unmasked = frozenset(ci_tests.classes)
+    assert set(metric_draws(part, found, counts)) == {"i_auroc"}
 
 
-def test_a_class_of_good_images_only_is_in_no_metric(drawn_ci):
-    name = drawn_ci.classes[0]
-    kept = [i for i, s in enumerate(drawn_ci.test) if s.class_name != name or not s.defective]
-    others = [i for i in kept if drawn_ci.test[i].class_name != name]
-    index, rest = (
-        FolderIndex(drawn_ci.root, classes, (), tuple(drawn_ci.test[i] for i in rows), ())
-        for classes, rows in ((drawn_ci.classes, kept), (drawn_ci.classes[1:], others))
-    )
-    scores, maps = random_scores(drawn_ci)
-    whole = Bootstrap(index, 32, draws=300).draws_of(scores[kept], maps[kept])
-    alone = Bootstrap(rest, 32, draws=300).draws_of(scores[others], maps[others])
-    for key in KEYS:  # other draws of the same images
-        assert whole[key].mean() == pytest.approx(alone[key].mean(), abs=0.01)
+def test_a_class_of_good_images_only_is_in_no_metric(ci_tests, guess):
+    found, name = guess(ci_tests), ci_tests.classes[0]
+    kept = np.flatnonzero((ci_tests.names != name) | ~ci_tests.defective)
+    part, counts = chosen(ci_tests, kept), counts_of(ci_tests, 20)
+    counts[name] = np.ones((20, len(part.rows(name))))
+    whole = metric_draws(part, Scored(found.maps[kept], found.scores[kept]), counts)
+    del counts[name]
+    alone = metric_draws(ci_tests, found, counts)
+    assert all(np.allclose(whole[key], alone[key]) for key in KEYS)
 
 
 def test_the_ends_are_percentiles():
@@ -205,19 +190,16 @@ def test_the_ends_are_percentiles():
     assert ends([0.7] * 5) == [0.7, 0.7]
 
 
-def test_what_no_draw_can_change_has_an_interval_without_width(drawn_ci):
-    boot = Bootstrap(drawn_ci, 32, draws=20)
-    masks = np.zeros((len(drawn_ci.test), 32, 32))
-    for rows, _, _, own in boot.classes:
-        masks[rows] = own
+def test_what_no_draw_can_change_has_an_interval_without_width(ci_tests):
+    masks = torch.from_numpy(ci_tests.masks).double()
     for scores, i_auroc in ((0 * masks, 0.5), (masks, 1.0), (-masks, 0.0)):
-        values = boot.draws_of(scores.sum(axis=(1, 2)), 0 * masks)
+        values = metric_draws(ci_tests, Scored(0 * masks, scores.sum(dim=(1, 2))), counts_of(ci_tests, 20))
         for key, value in zip(KEYS, (i_auroc, 0.5, LIMIT / 2), strict=True):
             assert ends(values[key]) == pytest.approx([value, value])
 
 
 def test_the_interval_is_that_of_the_slow_and_exact_bootstrap(scored):
     scores, bad = scored
-    slow = metrics.bootstrap_interval(metrics.auroc, scores, bad, strata=bad, num_samples=2000)
+    slow = exact.bootstrap_interval(exact.auroc, scores, bad, strata=bad, num_samples=2000)
     assert ends(image_draws(scores, bad, several_draws(bad, 2000, seed=1))) == pytest.approx(slow, abs=0.02)
     assert slow.high - slow.low > 0.2

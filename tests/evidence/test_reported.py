@@ -12,7 +12,7 @@ def test_the_papers_rows_average_to_its_means():
         if r.table == "1":
             rows[r.method, r.metric][r.class_name] = r.value
     whole = {k: v for k, v in rows.items() if set(MVTEC_COUNTS) <= set(v)}
-    assert len(whole) == 14  # seven methods, two metrics; "tuned a class" is not known for the textures
+    assert len(whole) == 14  # seven methods, two metrics; "tuned per class" is not known for the textures
     for (method, _), values in whole.items():
         mean = sum(values[name] for name in MVTEC_COUNTS) / 15
         assert mean == pytest.approx(values["mean"], abs=0.061), method
@@ -23,7 +23,7 @@ def test_every_number_is_a_percentage_with_its_source_and_stands_once():
     assert len(set(keys)) == len(keys)
     assert all(0 < r.value <= 100 and r.source and r.metric in ("i_auroc", "p_auroc", "pro") for r in reported())
     assert reported_value("2", "mean", "TimeNet", "pro") == 93.9
-    assert reported_value("1", "wood", "TimeNet, tuned a class", "i_auroc") is None
+    assert reported_value("1", "wood", "TimeNet, tuned per class", "i_auroc") is None
 
 
 def test_the_papers_table_stands_beside_ours_on_mvtec_only():

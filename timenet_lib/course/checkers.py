@@ -273,7 +273,7 @@ def check_gain_interval(interval: Callable[..., Any]) -> str:
 def check_verdict(verdict: Callable[..., Any]) -> str:
     """Check a reader's verdict(low, high, trainings, margin): "holds", "does not" or "undecided".
 
-    Not in the paper: the rule of notebook 06, findings.verdict.
+    Not in the paper: the rule of notebook 06, evidence.findings.verdict.
     """
     cases: list[tuple[float, float, Sequence[float], float]] = [
         (3.0, 7.3, (9.2, 9.0, 7.2), 0.0), (-2.1, 0.9, (-1.2, -0.8, -0.3), 0.0), (0.2, 2.0, (0.5, -0.1, 0.4), 0.0),

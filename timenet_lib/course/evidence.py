@@ -3,24 +3,23 @@
 Ours are of the drawn data set, the reported ones of MVTec-AD: the order of the methods compares, the values do not.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from timenet_lib.course.figures import markdown_table
-from timenet_lib.evidence.ablations import own_gain
-from timenet_lib.evidence.benchmark import SAYS
-from timenet_lib.evidence.evaluate import KEYS
+from timenet_lib.evidence.benchmark import SAYS, row_name
+from timenet_lib.evidence.experiment import KEYS, own_gain
+from timenet_lib.evidence.findings import CLAIMS, verdict
 from timenet_lib.evidence.intervals import gain_words
+from timenet_lib.evidence.records import OLDER, note, read, record_path
 from timenet_lib.evidence.reported import reported, reported_value
 from timenet_lib.files import sha256
-from timenet_lib.weights import shipped_weights
 
 NAMES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}
-PAPERS = ("DRAEM", "PatchCore", "UniAD", "OmniAL", "HVQ-Trans", "DiAD", "TimeNet", "TimeNet, tuned a class")
+PAPERS = ("DRAEM", "PatchCore", "UniAD", "OmniAL", "HVQ-Trans", "DiAD", "TimeNet", "TimeNet, tuned per class")
 TABLE_1 = {  # our method: the paper's name, None where the paper has none
     "class_mean": None, "nearest": None, "draem": "DRAEM", "patchcore": "PatchCore", "ddim": None, "flow_0": None,
-    "flow_1": None, "timenet": "TimeNet", "timenet_tuned": "TimeNet, tuned a class",
+    "flow_1": None, "timenet": "TimeNet", "timenet_tuned": "TimeNet, tuned per class",
 }  # fmt: skip
 NARROW = "Our DRAEM is a quarter as wide as usual."
 
@@ -36,32 +35,41 @@ class Table(NamedTuple):
         return f"{self.caption}\n\n{markdown_table(self.header, self.rows)}"
 
 
-FILES = {"benchmark": "benchmark.json", "ablations": "evaluation.json", "trainings": "training_seeds.json"}
-
-
 def read_evidence(name: str) -> dict[str, Any]:
-    """Return a record that lies beside the shipped weights: "benchmark", "ablations" or "trainings"."""
-    results = json.loads((shipped_weights("demo") / FILES[name]).read_text())
-    return {**results["ablations"], "command": results["command"]} if name == "ablations" else results
+    """Read a record that lies beside the shipped weights, by name, "ablations" among them; it says how old it is."""
+    record = "evaluation" if name == "ablations" else name
+    results = {**read(record), "older": note(record)}
+    return (
+        {**results["ablations"], "command": results["command"], "older": note(record)}
+        if name == "ablations"
+        else results
+    )
 
 
 def evidence_hashes(*names: str) -> dict[str, str]:
-    """Return the SHA-256 of records, for the manifest of what is drawn from them."""
-    return {FILES[n]: sha256((shipped_weights("demo") / FILES[n]).read_bytes()) for n in names}
+    """Hash the files of records, for the manifest of what is drawn from them."""
+    paths = [record_path("evaluation" if n == "ablations" else n) for n in names]
+    return {path.name: sha256(path.read_bytes()) for path in paths}
+
+
+def first_words(*names: str) -> str:
+    """Begin a caption: "Recorded", or "Recorded on older pictures" where a record is of those."""
+    return OLDER.capitalize() if note(*names) else "Recorded"
 
 
 def by(results: Mapping[str, Any]) -> str:
-    """Return how a record was made, as the first words of a caption."""
-    return f"Recorded: preset {results['preset']}, {results['images']} test images, by `{results['command']}`."
+    """Say how a record was made, as the first words of a caption."""
+    made = f"preset {results['preset']}, {results['images']} test images, by `{results['command']}`."
+    return f"{(results.get('older') or 'recorded').capitalize()}: {made}"
 
 
 def percents(*values: float | None) -> str:
-    """Return fractions as percentages, "95.8/93.9"."""
+    """Write fractions as percentages, "95.8/93.9"."""
     return "/".join("n/a" if v is None else f"{100 * v:.1f}" for v in values)
 
 
 def with_interval(row: Mapping[str, Any], key: str) -> str:
-    """Return a mean with its interval, "95.8 (94.2 to 97.2)"."""
+    """Write a mean with its interval, "95.8 (94.2 to 97.2)"."""
     value = row["mean"][key] if "mean" in row else row[key]
     if value is None or key not in row["interval"]:
         return percents(value)
@@ -70,13 +78,13 @@ def with_interval(row: Mapping[str, Any], key: str) -> str:
 
 
 def said(table: str, class_name: str, method: str, *metrics: str) -> str:
-    """Return reported numbers, "97.5/97.9"; "" where nothing is reported."""
+    """Write reported numbers, "97.5/97.9"; "" where nothing is reported."""
     values = [reported_value(table, class_name, method, m) for m in metrics]
     return "" if all(v is None for v in values) else "/".join("n/a" if v is None else f"{v:.1f}" for v in values)
 
 
 def table_1(benchmark: Mapping[str, Any]) -> Table:
-    """Return I-AUROC / P-AUROC a class: ours on the drawn classes, then the paper's on MVTec-AD's."""
+    """Make table 1: I-AUROC / P-AUROC per class: ours on the drawn classes, then the paper's on MVTec-AD's."""
     methods = {m: row for m, row in benchmark["methods"].items() if m in TABLE_1}
     columns = [m for m in TABLE_1 if m in methods]
     others = [p for p in PAPERS if p not in TABLE_1.values()]
@@ -90,16 +98,16 @@ def table_1(benchmark: Mapping[str, Any]) -> Table:
     return Table(
         f"Table 1, I-AUROC/P-AUROC in percent. Ours: drawn data. {by(benchmark)} Means over {len(benchmark['seeds'])} "
         f"noise seeds. {NARROW} Reported: MVTec-AD, table 1 of the paper.",
-        ("data", "class", *(SAYS[m] for m in columns), *others),
+        ("data", "class", *(row_name(benchmark, m) for m in columns), *others),
         rows,
     )
 
 
 def table_2(benchmark: Mapping[str, Any]) -> Table:
-    """Return PRO of every method with its interval, and what is reported on MVTec-AD."""
+    """Make table 2: PRO of every method with its interval, and what is reported on MVTec-AD."""
     ours = {p: m for m, p in TABLE_1.items() if p}
     rows: list[tuple[str, ...]] = [
-        (SAYS[m], with_interval(row, "pro"), said("2", "mean", TABLE_1.get(m) or "", "pro"))
+        (row_name(benchmark, m), with_interval(row, "pro"), said("2", "mean", TABLE_1.get(m) or "", "pro"))
         for m, row in benchmark["methods"].items()
     ]
     rows += [
@@ -118,7 +126,7 @@ def table_2(benchmark: Mapping[str, Any]) -> Table:
 def section_table(
     ablations: Mapping[str, Any], section: str, title: str, number: str = "", papers: Mapping[str, str] | None = None
 ) -> Table:
-    """Return a section of the ablations: ours with intervals, the gain in I-AUROC, and, of papers' rows, reported."""
+    """Make a section's table: ours with intervals, the gain in I-AUROC, and what is reported for the rows in papers."""
     part, papers = ablations["sections"][section], papers or {}
     weights = any("weights" in r for r in part["rows"].values())
     rows = []
@@ -135,26 +143,26 @@ def section_table(
 
 
 def table_3(ablations: Mapping[str, Any]) -> Table:
-    """Return table 3: steps."""
+    """Make table 3: steps."""
     papers = {f"{m}, {n}": f"{m} {n} step{'s' * (n > 1)}" for m in ("flow_0", "flow_1") for n in (1, 3, 5, 10)}
     papers["timenet, 1"] = "TimeNet 1 step"
     return section_table(ablations, "steps", "Table 3, sampling steps at t = 0.80", "3", papers)
 
 
 def table_4(ablations: Mapping[str, Any]) -> Table:
-    """Return table 4: extractors."""
+    """Make table 4: extractors."""
     names = [n for n in ablations["sections"]["extractors"]["rows"] if n != "embedded"]
     return section_table(ablations, "extractors", "Table 4, extractors", "4", {n: n for n in names})
 
 
 def table_5(ablations: Mapping[str, Any]) -> Table:
-    """Return table 5: levels."""
+    """Make table 5: levels."""
     wide = [n for n in ablations["sections"]["levels"]["rows"] if n.startswith("Wide")]
     return section_table(ablations, "levels", "Table 5, levels", "5", {n: n.split()[-1] for n in wide})
 
 
 def standing() -> Table:
-    """Return where TimeNet stands on MVTec-AD by reported numbers: the paper's, independent ones, today's best."""
+    """Show where TimeNet stands on MVTec-AD by reported numbers: the paper's, independent ones, today's best."""
     sources: dict[tuple[str, str], dict[str, float]] = {}
     for r in reported():
         if r.class_name == "mean" and r.table in ("1", "2", "others"):
@@ -170,7 +178,7 @@ def standing() -> Table:
 
 
 def costs_table(benchmark: Mapping[str, Any]) -> Table:
-    """Return cost beside accuracy: the whole path from an image to its score."""
+    """Show cost next to accuracy: the whole path from an image to its score."""
     names = {"timenet, 1": "timenet", "flow_1, 1": "flow_1", "ddim, 10": "ddim"}
     costs = benchmark["costs"]
     rows: list[tuple[str, ...]] = []
@@ -191,7 +199,7 @@ def costs_table(benchmark: Mapping[str, Any]) -> Table:
 
 
 def chosen_words(benchmark: Mapping[str, Any]) -> str:
-    """Return what was chosen on validation images, a line a method or, where it is tuned, a class."""
+    """Say what was chosen on validation images, one line per method or, where it is tuned, per class."""
     lines = []
     for name, found in benchmark["chosen_on_validation"].items():
         if "best_t" in found:
@@ -203,19 +211,56 @@ def chosen_words(benchmark: Mapping[str, Any]) -> str:
 
 
 def results_table(benchmark: Mapping[str, Any]) -> Table:
-    """Return every method's three means over classes and noise seeds, with intervals."""
-    rows = [(SAYS[m], *(with_interval(row, k) for k in KEYS)) for m, row in benchmark["methods"].items()]
+    """Show every method's three means over classes and noise seeds, with intervals."""
+    rows = [(row_name(benchmark, m), *(with_interval(row, k) for k in KEYS)) for m, row in benchmark["methods"].items()]
     return Table(
         f"Percent, 95 % interval over the test images. {by(benchmark)} {NARROW}", ("method", *NAMES.values()), rows
     )
 
 
 def lead_table(benchmark: Mapping[str, Any]) -> Table:
-    """Return TimeNet's lead over every other method in points, with its paired interval."""
+    """Show TimeNet's lead over every other method in points, with its paired interval."""
     rows = [
-        (SAYS[name], *(gain_words(row["against_timenet"][k]) for k in KEYS))
+        (row_name(benchmark, name), *(gain_words(row["against_timenet"][k]) for k in KEYS))
         for name, row in benchmark["methods"].items()
         if name != "timenet"
     ]
-    caption = "TimeNet's lead in points, 95 % interval over the same draws of test images for both methods."
+    caption = (
+        f"TimeNet's lead in points, 95 % interval over the same draws of test images for both methods. {by(benchmark)}"
+    )
     return Table(caption, ("TimeNet ahead of", *NAMES.values()), rows)
+
+
+def findings_table(ablations: Mapping[str, Any], trainings: Mapping[str, Any], costs: Mapping[str, Any]) -> Table:
+    """Make the table of verdicts, a row for each claim and metric, effects in points."""
+    rows: list[tuple[str, ...]] = []
+    for claim in CLAIMS.values():
+        for key in ("i_auroc", "pro"):
+            own = claim.effect(ablations["sections"], key)
+            others = [claim.effect(run["sections"], key) for run in trainings["runs"]]
+            theirs = claim.reported(key)
+            rows.append((
+                claim.says, NAMES[key], "not in numbers" if theirs is None else f"{theirs:+.1f}",
+                gain_words(own),
+                ", ".join(f"{100 * e[0]:+.1f}" for e in others), verdict(own, others, claim.margin),
+            ))  # fmt: skip
+    rows.append(speed_row(costs, rows[2][-1], rows[3][-1]))
+    seeds = ", ".join(str(run["training_seed"]) for run in trainings["runs"])
+    caption = (
+        f"Effects in points. Ours: the shipped model, {ablations['images']} test images, 95 % interval over them. "
+        f"Trainings: seeds {seeds} at a reduced budget, {trainings['images']} test images. "
+        f"{first_words('evaluation', 'trainings', 'benchmark')}, by `{ablations['command']}` and "
+        f"`{trainings['command']}`. Reported: Jiang et al. 2025, on MVTec-AD."
+    )
+    return Table(caption, ("finding", "in", "reported", "ours", "trainings", "verdict"), rows)
+
+
+def speed_row(costs: Mapping[str, Any], *as_good: str) -> tuple[str, ...]:
+    """Give the verdict on speed: whole paths, flow 1 in one step against ten, if one is as good."""
+    one, ten = (costs["methods"][f"flow_1, {n}"] for n in (1, 10))
+    ratio = one["images_per_second"] / ten["images_per_second"]
+    low, high = one["range"][0] / ten["range"][1], one["range"][1] / ten["range"][0]
+    holds = low > 1 and all(v == "holds" for v in as_good)
+    says = "One step is faster than ten, as accurate (flow 1)"
+    shown = f"{ratio:.1f} times ({low:.1f} to {high:.1f})"
+    return (says, "images/s", "no timing", shown, "one machine", "holds" if holds else "undecided")

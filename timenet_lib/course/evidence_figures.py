@@ -6,30 +6,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from safetensors import safe_open
 from torch import Tensor
 
 from timenet_lib.course.evidence import NAMES
 from timenet_lib.course.explore import T_RANGE, column_title
 from timenet_lib.course.models import Example, load_example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
-from timenet_lib.data.folder import FolderIndex, Sample
-from timenet_lib.evidence.ablations import TestSet
-from timenet_lib.evidence.benchmark import SAYS
-from timenet_lib.evidence.evaluate import KEYS
-from timenet_lib.pooling import image_score
-from timenet_lib.scopes import score_maps
+from timenet_lib.data.folder import Sample
+from timenet_lib.detector import TimeNet
+from timenet_lib.evidence.benchmark import row_name
+from timenet_lib.evidence.experiment import KEYS, TestSet, scored
+from timenet_lib.evidence.peer_pictures import map_range
 from timenet_lib.score import Distances
-from timenet_lib.weights import shipped_weights
 
 GREY = "#767676"
 METHOD_PICTURE = 0.68  # inches
-FIGURES = {  # figures 2 to 4: classes, so many kinds of defect of each
-    "fig2": ("button", "cable", "capsule"),
-    "fig3": ("die", "gear", "resistor"),
-    "fig4": ("fabric", "leather", "mosaic", "wood"),
-}
-KINDS = 2
 PEER_ROWS = ("draem", "ddim", "patchcore")
 
 
@@ -47,7 +38,8 @@ def benchmark_figure(results: Mapping[str, Any]) -> Figure:
             ax.plot(100 * row["mean"][key], place, marker, color=colour, ms=6)
         ax.set(xlabel=f"{NAMES[key]}, percent", yticks=range(len(order)))
         ax.grid(axis="x", alpha=0.3)
-    axes[0, 0].set_yticklabels([SAYS[name] for name in order])
+    axes[0, 0].set_yticklabels([row_name(results, name) for name in order])
+    say_older(figure, results)
     return figure
 
 
@@ -68,60 +60,55 @@ def over_t_figure(ablations: Mapping[str, Any]) -> Figure:
             ax.plot(ts, [100 * own[t][key] for t in ts], "o-", ms=3.5, color=COLOURS[method], label=LABELS[method])
         ax.set(xlabel="t", title=f"{NAMES[key]}, percent")
     axes[0, 0].legend(loc="lower center")
+    say_older(figure, ablations)
     return figure
 
 
-def shown_samples(index: FolderIndex) -> dict[str, list[Sample]]:
-    """Return for each of figures 2 to 4 its test images: the first of the first kinds of each class, as named."""
-    found: dict[str, list[Sample]] = {}
-    for figure, classes in FIGURES.items():
-        found[figure] = []
-        for name in classes:
-            mine = [s for s in index.test if s.class_name == name and s.defective]
-            for kind in sorted({s.kind for s in mine})[:KINDS]:
-                found[figure].append(next(s for s in mine if s.kind == kind))
-    return found
-
-
-def read_peer_pictures() -> dict[str, Tensor]:
-    """Return what the peers made of the images of figures 2 to 4, as recorded beside the shipped weights."""
-    with safe_open(shipped_weights("demo") / "peer_pictures.safetensors", "pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+def say_older(figure: Figure, results: Mapping[str, Any]) -> None:
+    """Write below a figure that its record is of older pictures, where it is."""
+    if results.get("older"):
+        figure.supxlabel(results["older"], fontsize=8, color=GREY, x=0.99, ha="right")
 
 
 def methods_figure(
-    tests: TestSet, samples: Sequence[Sample], pictures: Mapping[str, Tensor], offset: int, maps: Mapping[str, Tensor]
+    model: TimeNet,
+    tests: TestSet,
+    samples: Sequence[Sample],
+    *,
+    results: Mapping[str, Any],
+    pictures: Mapping[str, Tensor],
+    offset: int,
+    maps: Mapping[str, Tensor],
+    seed: int = 0,
 ) -> Figure:
     """Draw one of figures 2 to 4: image, mask, then reconstruction and score map of each method.
 
     Paper: figures 2 to 4. maps are the score maps of all test images by the model's own methods; the peers' pictures
-    are recorded, and start at offset. A score map's colours run from a method's median over all pixels to its top.
+    are recorded with results, and start at offset. A score map's colours run from a method's median over all pixels to
+    its top.
     """
-    model, size = tests.model, tests.model.preset.image_size
-    examples = [load_example(s, size) for s in samples]
-    at = [tests.index.test.index(s) for s in samples]
+    examples = [load_example(s, model.preset.image_size) for s in samples]
+    at = [tests.samples.index(s) for s in samples]
     x1 = torch.stack([e.x1 for e in examples])
     rows: dict[str, Any] = {"image": to_display(x1), "mask": [e.mask.numpy() for e in examples]}
     some = slice(offset, offset + len(samples))
     for name in PEER_ROWS:
+        label = row_name(results, name).replace(", t =", ",\nt =")
         if f"{name}/x1_hat" in pictures:
-            rows[f"{SAYS[name]},\nrebuilt"] = pictures[f"{name}/x1_hat"][some].permute(0, 2, 3, 1).numpy()
+            rows[f"{label},\nrebuilt"] = pictures[f"{name}/x1_hat"][some].permute(0, 2, 3, 1).numpy()
         if f"{name}/score_map" in pictures:
-            rows[f"{SAYS[name]},\nscore map"] = heats(pictures[f"{name}/score_map"][some], pictures[f"{name}/range"])
+            rows[f"{label},\nscore map"] = heats(pictures[f"{name}/score_map"][some], pictures[f"{name}/range"])
     for method, all_maps in maps.items():
-        rows[method] = to_display(model.reconstruct(x1, tests.c[at], method, seed=tests.seed).x1_hat)
+        rows[method] = to_display(model.reconstruct(x1, tests.c[at], method, seed=seed).x1_hat)
         rows[f"{LABELS[method]},\nscore map"] = heats(all_maps[at], map_range(all_maps))
-    return image_grid(rows, [column_title(e) for e in examples], size=METHOD_PICTURE)
-
-
-def map_range(maps: Tensor) -> Tensor:
-    """Return the range of a method's colours: from the median of all pixels to what one in 500 exceeds."""
-    values = maps.double().flatten()
-    return torch.tensor([float(np.quantile(values.numpy(), q)) for q in (0.5, 0.998)])
+    figure = image_grid(rows, [column_title(e) for e in examples], size=METHOD_PICTURE)
+    if pictures:
+        say_older(figure, results)
+    return figure
 
 
 def heats(maps: Tensor, between: Tensor) -> list[Heat]:
-    """Return score maps as cells of a figure."""
+    """Turn score maps into cells of a figure."""
     low, high = (float(v) for v in between)
     return [Heat(m.float().numpy(), low, high) for m in maps]
 
@@ -129,37 +116,39 @@ def heats(maps: Tensor, between: Tensor) -> list[Heat]:
 class Judged(NamedTuple):
     """What a calibrated model says of every test image: its image score, and the threshold."""
 
+    samples: Sequence[Sample]
     scores: Tensor
-    defective: Tensor
     threshold: float
 
+    @property
+    def defective(self) -> Tensor:
+        """Which images show a defect."""
+        return torch.tensor([s.defective for s in self.samples])
 
-def judge(tests: TestSet, parts: Sequence[Distances]) -> Judged:
+
+def judge(tests: TestSet, model: TimeNet, parts: Sequence[Distances]) -> Judged:
     """Score every test image as predict does, with the calibrated constants; parts are the last method's distances."""
-    model = tests.model
-    known = model.calibrated(model.methods[-1])
-    scores = image_score(score_maps(parts, model.scoring, "calibrated", calibrated=known.ratios), model.scoring.padded)
-    return Judged(scores, torch.tensor([s.defective for s in tests.index.test]), known.threshold)
+    last = model.methods[-1]
+    found = scored(model, parts, scope="calibrated", method=last)
+    return Judged(tests.samples, found.scores, model.calibrated(last).threshold)
 
 
-def failures(tests: TestSet, judged: Judged, missed: bool, count: int = 8, a_class: int = 2) -> list[Sample]:
-    """Return the worst failures, few a class: defects with the lowest scores, or sound images with the highest."""
-    order = judged.scores.argsort(descending=not missed).tolist()
+def failures(judged: Judged, *, missed: bool, count: int = 8, per_class: int = 2) -> list[Sample]:
+    """Find the worst failures, few per class: defects with the lowest scores, or sound images with the highest."""
     found: list[Sample] = []
-    for i in order:
-        sample = tests.index.test[i]
+    for i in judged.scores.argsort(descending=not missed).tolist():
+        sample = judged.samples[i]
         wrong = (float(judged.scores[i]) < judged.threshold) == missed
-        if sample.defective == missed and wrong and sum(s.class_name == sample.class_name for s in found) < a_class:
+        if sample.defective == missed and wrong and sum(s.class_name == sample.class_name for s in found) < per_class:
             found.append(sample)
     return found[:count]
 
 
-def failures_figure(tests: TestSet, samples: Sequence[Sample]) -> Figure:
+def failures_figure(model: TimeNet, samples: Sequence[Sample], seed: int = 0) -> Figure:
     """Draw images with what TimeNet makes of them: image, mask, flow 1's and its own reconstruction, T, score map."""
-    model = tests.model
     examples: list[Example] = [load_example(s, model.preset.image_size) for s in samples]
     x1, classes = torch.stack([e.x1 for e in examples]), [e.class_name for e in examples]
-    each = {m: model.predict(x1, classes, m, seed=tests.seed) for m in model.methods if m != "flow_0"}
+    each = {m: model.predict(x1, classes, m, seed=seed) for m in model.methods if m != "flow_0"}
     last = each[model.methods[-1]]
     assert last.threshold is not None
     rows: dict[str, Any] = {"image": to_display(x1), "mask": [e.mask.numpy() for e in examples]}
@@ -170,11 +159,11 @@ def failures_figure(tests: TestSet, samples: Sequence[Sample]) -> Figure:
     return image_grid(rows, [column_title(e) for e in examples], size=0.66)
 
 
-def kinds_table(tests: TestSet, judged: Judged, count: int = 8) -> str:
-    """Return the kinds of defect with the largest share missed at the calibrated threshold, and the false alarms."""
+def kinds_table(judged: Judged, count: int = 8) -> str:
+    """List the kinds of defect with the largest share missed at the calibrated threshold, and the false alarms."""
     called = judged.scores >= judged.threshold
     shares: dict[str, list[bool]] = {}
-    for sample, found in zip(tests.index.test, called.tolist(), strict=True):
+    for sample, found in zip(judged.samples, called.tolist(), strict=True):
         shares.setdefault(f"{sample.class_name}, {sample.kind.replace('_', ' ')}", []).append(found)
     missed = {k: 1 - float(np.mean(v)) for k, v in shares.items() if not k.endswith(", good")}
     alarms = {k: float(np.mean(v)) for k, v in shares.items() if k.endswith(", good")}
@@ -183,12 +172,3 @@ def kinds_table(tests: TestSet, judged: Judged, count: int = 8) -> str:
     lines += ["false alarms on sound images:"]
     lines += [f"  {k:<28}{100 * v:5.0f} %" for k, v in sorted(alarms.items(), key=lambda e: -e[1])[:4]]
     return "\n".join(lines)
-
-
-def peer_pictures(rebuilt: Mapping[str, Tensor], maps: Mapping[str, Tensor], at: Sequence[int]) -> dict[str, Tensor]:
-    """Return what read_peer_pictures reads: rebuilt images as bytes, score maps of the images at, their ranges."""
-    tensors = {f"{name}/x1_hat": ((x + 1) * 127.5).round().byte() for name, x in rebuilt.items()}
-    for name, every in maps.items():
-        tensors[f"{name}/score_map"] = every[list(at)].half()
-        tensors[f"{name}/range"] = map_range(every)
-    return tensors

@@ -19,6 +19,8 @@ from timenet_lib.detector import TimeNet, calibrate_folder
 from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.evaluate import format_table
+from timenet_lib.evidence.experiment import stratified as stratified
+from timenet_lib.evidence.records import note
 from timenet_lib.files import sha256
 from timenet_lib.pictures import outline
 from timenet_lib.presets import Preset, get_preset
@@ -104,19 +106,6 @@ def load_example(sample: Sample, size: int) -> Example:
     return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask=mask)
 
 
-def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
-    """Keep the first so many good and defective test images of each class, the latter over all kinds in turn."""
-    kept: list[Sample] = []
-    for name in index.classes:
-        mine = [s for s in index.test if s.class_name == name]
-        kept += [s for s in mine if not s.defective][:good]
-        kinds = sorted({s.kind for s in mine if s.defective})
-        queues = [[s for s in mine if s.kind == kind] for kind in kinds]
-        in_turn = [q[i] for i in range(max(map(len, queues), default=0)) for q in queues if i < len(q)]
-        kept += in_turn[:defective]
-    return FolderIndex(index.root, index.classes, index.train, tuple(kept), index.notes)
-
-
 def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *about: str) -> str:
     """Return a record that lies beside the shipped weights, labelled as recorded, shown by a function of it.
 
@@ -125,7 +114,7 @@ def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *abo
     if preset != "demo":
         return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
     results = json.loads((shipped_weights(preset) / file).read_text())
-    head = ", ".join([f"recorded: preset {preset}", *(words.format_map(results) for words in about)])
+    head = ", ".join([f"{note(file) or 'recorded'}: preset {preset}", *(words.format_map(results) for words in about)])
     return f"{head}\nby: {results['command']}\n\n{show(results)}"
 
 
@@ -138,7 +127,8 @@ def recorded_extractors() -> str:
     """Return what the tasks of the embedded extractor reached, as a table of percentages, labelled as recorded."""
     results = json.loads((shipped_weights("demo") / "extractor_tasks.json").read_text())
     width = max(map(len, results["rows"]))
-    lines = [f"recorded: preset {results['preset']}, seed {results['seed']}; I-AUROC / P-AUROC / PRO"]
+    head = note("extractors") or "recorded"
+    lines = [f"{head}: preset {results['preset']}, seed {results['seed']}; I-AUROC / P-AUROC / PRO"]
     lines += [f"by: {command}" for command in results["commands"]]
     for data in ("drawn", "photographs"):
         lines += ["", f"{data}: {results[data]}", f"{'':<{width}}  {'flow_0':^17}   {'timenet':^17}"]

@@ -9,33 +9,21 @@ from torch import Tensor
 
 from timenet_lib.course import formulas
 from timenet_lib.course.explore import PICTURE, T_RANGE, column_title, stack
-from timenet_lib.course.gain import format_gain
 from timenet_lib.course.models import Example, recorded
 from timenet_lib.course.sampling import draw_bars, rebuilt_panel
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
-from timenet_lib.course.variants import format_variants
 from timenet_lib.course.viewer import Panel, Viewer
-from timenet_lib.data.folder import FolderIndex, load_images
-from timenet_lib.data.textures import drawn_textures
 from timenet_lib.detector import TimeNet
-from timenet_lib.evidence.diagnostics import squared_errors, survival, synthetic_pairs
+from timenet_lib.evidence.diagnostics import course_pairs as course_pairs
+from timenet_lib.evidence.diagnostics import good_synthesiser as good_synthesiser
+from timenet_lib.evidence.diagnostics import squared_errors, survival
+from timenet_lib.evidence.gain import format_gain
+from timenet_lib.evidence.variants import format_variants
 from timenet_lib.keyed import generator
 from timenet_lib.path import as_float
 from timenet_lib.perlin import perlin_mask
 from timenet_lib.pictures import outline
 from timenet_lib.synthesis import SOURCES, Synthesised, Synthesiser, blend
-
-
-def course_pairs(model: TimeNet, index: FolderIndex, count: int, *, seed: int = 0) -> Synthesised:
-    """Make synthetic pairs on the good test images of a folder, which no stage was trained on."""
-    return synthetic_pairs(good_synthesiser(model, index, seed, anomalous_share=1.0, stage="pairs"), count)
-
-
-def good_synthesiser(model: TimeNet, index: FolderIndex, seed: int = 0, **options: Any) -> Synthesiser:
-    """Make a synthesiser on the good test images of a folder, with drawn textures."""
-    size, good = model.preset.image_size, [s for s in index.test if not s.defective]
-    labels = model.labels([s.class_name for s in good])
-    return Synthesiser(load_images(good, size), labels, drawn_textures(size), seed=seed, **options)
 
 
 def pairs_of(pairs: Synthesised, chosen: Sequence[int]) -> Synthesised:

@@ -16,8 +16,7 @@ from timenet_lib.course.models import Example, check_names, recorded
 from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, styled, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
-from timenet_lib.evidence.flows import FLOWS, format_flows
-from timenet_lib.evidence.straightness import fresh_noise
+from timenet_lib.evidence.flows import FLOWS, format_flows, fresh_noise
 from timenet_lib.losses import flow_loss
 from timenet_lib.models import Reconstruction
 from timenet_lib.path import Pairs

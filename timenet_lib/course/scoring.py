@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -15,14 +14,13 @@ from timenet_lib.course.contours import FOUND
 from timenet_lib.course.models import Example, check_names
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
-from timenet_lib.data.folder import FolderIndex, load_images, load_masks
+from timenet_lib.data.folder import FolderIndex, load_masks
 from timenet_lib.detector import TimeNet
-from timenet_lib.evidence.ablations import choice_maps, pixels_alone
-from timenet_lib.evidence.evaluate import KEYS, metrics_of, percent
+from timenet_lib.evidence.experiment import KEYS, Scored, TestSet, measure, metrics, percent
+from timenet_lib.evidence.tables import choices_table as choices
 from timenet_lib.models import Reconstruction
 from timenet_lib.pictures import heat
 from timenet_lib.pooling import POOL_REACH, POOL_SIGMA, image_score, smooth
-from timenet_lib.scopes import score_maps
 from timenet_lib.score import Distances, Ratios, Scoring, combine, feature_map, level_maps, score_map, upsample
 
 BRIGHT = 0.4  # of the largest value: from there on a picture is at its brightest
@@ -189,47 +187,23 @@ def rates_figure(found: Mapping[str, Sequence[float]], transforms: Sequence[str]
 Row = tuple[float | None, ...]
 
 
-class LoadedTest(NamedTuple):
-    """The test images of a folder in memory, with what the metrics ask of them."""
-
-    folder: FolderIndex
-    images: UInt8[Tensor, "n 3 h w"]
-    c: Int[Tensor, " n"]
-    defective: Bool[np.ndarray, " n"]
-    masks: Bool[np.ndarray, "n h w"]
-
-
-def load_test(index: FolderIndex, model: TimeNet) -> LoadedTest:
+def load_test(index: FolderIndex, model: TimeNet) -> TestSet:
     """Load the test images of a folder; one without masks is a DataError: half of the notebook is about pixels."""
-    size = model.preset.image_size
-    return LoadedTest(
-        index,
-        load_images(index.test, size),
-        model.labels([s.class_name for s in index.test]),
-        np.array([s.defective for s in index.test]),
-        load_masks(index.test, size).numpy(),
-    )
+    load_masks(index.test, model.preset.image_size)
+    return TestSet.load(index, model)
 
 
-def metrics_row(test: LoadedTest, maps: Float[Tensor, "n h w"], scores: Float[Tensor, " n"] | None = None) -> Row:
-    """Return I-AUROC, P-AUROC and PRO, each as the mean over classes; scores are image scores of their own."""
-    mean = metrics_of(test.folder, maps, maps.shape[-1], kinds_too=False, scores=scores)["mean"]
+def metrics_row(test: TestSet, maps: Float[Tensor, "n h w"], scores: Float[Tensor, " n"] | None = None) -> Row:
+    """Compute I-AUROC, P-AUROC and PRO, each as the mean over classes; scores are image scores of their own."""
+    mean = metrics(test, Scored(maps, image_score(maps) if scores is None else scores))["mean"]
     return tuple(mean[key] for key in KEYS)
 
 
-def choices_table(
-    test: LoadedTest, rebuilt: Sequence[tuple[Reconstruction, Distances]], model: TimeNet
-) -> dict[str, Row]:
-    """Return the three metrics for each choice that the paper leaves open in the score, and for parts left out."""
-    x1_hat, parts = torch.cat([r.x1_hat for r, _ in rebuilt]), [d for _, d in rebuilt]
-    rows = {name: metrics_row(test, *each) for name, each in choice_maps(model, test.images, x1_hat, parts).items()}
-    ones = Ratios((1.0,) * len(parts[0].d1), 1.0)
-    return rows | {
-        "no maxima: every ratio is 1": metrics_row(
-            test, score_maps(parts, model.scoring, "calibrated", calibrated=ones)
-        ),
-        "pixels alone": metrics_row(test, pixels_alone(model, parts)),
-    }
+def choices_table(test: TestSet, rebuilt: Sequence[tuple[Reconstruction, Distances]], model: TimeNet) -> dict[str, Row]:
+    """Measure each choice that the paper leaves open in the score, and the formula with parts left out."""
+    made = torch.cat([r.x1_hat for r, _ in rebuilt]), [d for _, d in rebuilt]
+    rows = measure(test, choices(model, parts_left_out=True, made=made).methods)
+    return {name: tuple(m.mean()[key] for key in KEYS) for name, m in rows.items()}
 
 
 def format_choices(rows: Mapping[str, Row]) -> str:

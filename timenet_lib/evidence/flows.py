@@ -1,27 +1,40 @@
 """What reflow does to a flow, measured: straightness, samples, one step from noise, one-step reconstruction.
 
 Paper: sections 2.1.3 and 2.1.4, the first two blocks of table 3. Everything is measured for flow_0 and for flow_1, on
-the same noise, and repeated for several noise seeds.
+the same noise, and repeated for several noise seeds. A path is straight where the velocity along it does not change.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from timenet_lib.data.folder import FolderIndex, load_images
+from timenet_lib.console import Say, quiet
+from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import DataError, InputError
-from timenet_lib.evidence.evaluate import metrics_of, percent
-from timenet_lib.evidence.straightness import fresh_noise, measure_straightness
+from timenet_lib.evidence.experiment import (
+    Keep,
+    Method,
+    Scored,
+    TestSet,
+    compare,
+    how_made,
+    keep_nothing,
+    measure,
+    percent,
+    rebuilt,
+    scored,
+)
+from timenet_lib.keyed import generator
 from timenet_lib.losses import feature_distance
 from timenet_lib.metrics import auroc, bootstrap_interval
 from timenet_lib.path import as_float
-from timenet_lib.pooling import image_score
-from timenet_lib.scopes import score_maps
+from timenet_lib.solvers import Velocity, euler, full_t, one_step
 
 FLOWS = ("flow_0", "flow_1")
 NOISE_ROWS = {
@@ -32,68 +45,116 @@ NOISE_ROWS = {
     "nearest_real": "real image, distance to the nearest other",
 }
 SPREAD = {"i_auroc": "I-AUROC", "pro": "PRO"}
-Say = Callable[[str], None]
+
+
+class Straightness(NamedTuple):
+    """One value a sample, each a mean over pixels and channels; 0 where the path is straight.
+
+    straightness is the mean along the path of ||(z_N - z_0) - v(z_t, t, c)||², gap the squared distance of the one step
+    from z_N; x1 is z_N and one_step the one step's end.
+    """
+
+    straightness: Float[Tensor, " b"]
+    gap: Float[Tensor, " b"]
+    x1: Float[Tensor, "b ..."]
+    one_step: Float[Tensor, "b ..."]
+
+
+def fresh_noise(seed: int, indices: range, shape: tuple[int, ...]) -> Float[Tensor, "b ..."]:
+    """Draw noise x0 that no training and no coupling has seen, one sample for each index."""
+    return torch.stack([torch.randn(shape, generator=generator(seed, "straightness", i)) for i in indices])
+
+
+@torch.no_grad()
+def measure_straightness(
+    v: Velocity, x0: Float[Tensor, "b ..."], c: Int[Tensor, " b"], num_steps: int = 20
+) -> Straightness:
+    """Follow the flow from x0 and measure how its velocity changes on the way.
+
+    Paper: section 2.1.3; the measure is S(Z) of the rectified-flow paper, its integral over t as a mean over the steps.
+    """
+    velocities: list[Tensor] = []
+
+    def noting(xt: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        velocities.append(v(xt, t, c))
+        return velocities[-1]
+
+    t = full_t(0.0, x0)
+    x1 = euler(noting, x0, t, c, num_steps=num_steps).x1
+    off = [(x1 - x0 - velocity).square().flatten(1).mean(dim=1) for velocity in velocities]
+    one = one_step(lambda *_: velocities[0], x0, t, c).x1
+    return Straightness(torch.stack(off).mean(dim=0), (one - x1).square().flatten(1).mean(dim=1), x1, one)
 
 
 def measure_flows(
     index: FolderIndex,
     model: TimeNet,
+    *,
     seeds: Sequence[int] = (0, 1, 2),
     t: float = 0.8,
     num_steps: Sequence[int] = (1, 3, 5, 10),
     samples: int = 10,
-    say: Say = lambda line: None,
+    say: Say = quiet,
+    keep: Keep = keep_nothing,
 ) -> dict[str, Any]:
-    """Return {"from_noise": {FLOW: ...}, "from_t": {FLOW: {STEPS: ...}}, ...}, each value a list over the seeds.
+    """Measure {"from_noise": {FLOW: ...}, "from_t": {FLOW: {STEPS: ...}}, ...}, each value a list over the seeds.
 
     from_noise: so many samples of each class are generated and compared with the folder's good test images of it.
     from_t: the test images are noised to t and rebuilt; in more than one step with the first seed only.
     """
     if "flow_1" not in model.methods:
         raise InputError("these weights hold no flow_1: train it with `timenet train reflow`")
-    images = load_images(index.test, model.preset.image_size)
-    c = model.labels([s.class_name for s in index.test])
-    good = torch.tensor([not s.defective for s in index.test])
-    few = [name for k, name in enumerate(model.classes) if int((good & (c == k)).sum()) < 2]
+    tests = TestSet.load(index, model)
+    good = torch.from_numpy(~tests.defective)
+    few = [name for k, name in enumerate(model.classes) if int((good & (tests.c == k)).sum()) < 2]
     if few:
         raise DataError(
             f"{index.root} holds fewer than two good test images of {', '.join(few)}: nothing to compare with"
         )
-    results: dict[str, Any] = {"from_noise": {}, "from_t": {}}
-    for name in FLOWS:
-        say(f"{name}: {samples} samples of each class from noise, {len(seeds)} seeds")
-        runs = [from_noise(model, name, images[good], c[good], samples, seed) for seed in seeds]
-        results["from_noise"][name] = {key: [run[key] for run in runs] for key in runs[0]}
-        results["from_t"][name] = {}
-        for steps in num_steps:
-            some = seeds if steps == 1 else seeds[:1]
-            say(f"{name}: {len(images)} images rebuilt from t = {t}, steps {steps}, seeds {list(some)}")
-            each = [from_t(index, model, name, images, c, t, steps, seed) for seed in some]
-            results["from_t"][name][str(steps)] = {key: [run[key] for run in each] for key in each[0]}
-    return results | {
-        "preset": model.preset.name,
+
+    def noise(name: str, seed: int) -> dict[str, Any]:
+        say(f"{name}: {samples} samples of each class from noise, seed {seed}")
+        return from_noise(model, name, real=tests.images[good], labels=tests.c[good], samples=samples, seed=seed)
+
+    runs = {n: [keep(f"{n} from noise, seed {s}", partial(noise, n, s)) for s in seeds] for n in FLOWS}
+    methods = {f"{name}, {n}": from_t(tests, model, name, t=t, num_steps=n) for name in FLOWS for n in num_steps}
+    more = [name for name in methods if not name.endswith(", 1")]
+    measured = measure(tests, methods, seeds=seeds, one_seed=more, say=say, keep=keep)
+    rows = {k: [{**run["rebuilt"], **run["mean"]} for run in m.runs] for k, m in measured.items()}
+    return {
+        "from_noise": {name: over_seeds(each) for name, each in runs.items()},
+        "from_t": {name: {str(n): over_seeds(rows[f"{name}, {n}"]) for n in num_steps} for name in FLOWS},
         "classes": list(model.classes),
         "seeds": list(seeds),
         "t": t,
         "samples": samples * len(model.classes),
-        "images": len(images),
+        **how_made(tests, model, "flows"),
         "weights_sha256": {name: digest for name, digest in model.hashes.items() if name in FLOWS},
-        "extractor": model.extractor,
-        "data_sha256": index.hash(),
     }
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Turn one row per seed into one list per number."""
+    return {key: [run[key] for run in runs] for key in runs[0] if key != "reasons"}
 
 
 @torch.no_grad()
 def from_noise(
-    model: TimeNet, name: str, images: Tensor, labels: Int[Tensor, " n"], samples: int, seed: int
+    model: TimeNet,
+    name: str,
+    *,
+    real: UInt8[Tensor, "n 3 h w"],
+    labels: Int[Tensor, " n"],
+    samples: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """Return straightness and one-step gap, and how far samples are from real images, by 20 steps and by one.
+    """Measure straightness and one-step gap, and how far samples are from real images, by 20 steps and by one.
 
     The distance is the perceptual one to the nearest real image of the class, as a mean over the samples; for
     comparison that of real images to their nearest other one.
     """
     v = getattr(model.models, name)
-    size, classes = model.preset.image_size, len(model.classes)
+    real_x1, size, classes = as_float(real), model.preset.image_size, len(model.classes)
     c = torch.arange(samples * classes) % classes
     x0 = fresh_noise(seed, range(len(c)), (3, size, size))
     runs = [
@@ -106,27 +167,24 @@ def from_noise(
         "gap": float(gap.mean()),
         "straightness_by_class": [float(s[c == k].mean()) for k in range(classes)],
         "gap_by_class": [float(gap[c == k].mean()) for k in range(classes)],
-        "nearest_many_steps": nearest_distance(model, x1, c, as_float(images), labels),
-        "nearest_one_step": nearest_distance(model, one, c, as_float(images), labels),
-        "nearest_real": nearest_distance(model, as_float(images), labels, as_float(images), labels, itself=True),
+        "nearest_many_steps": nearest_distance(model, (x1, c), (real_x1, labels)),
+        "nearest_one_step": nearest_distance(model, (one, c), (real_x1, labels)),
+        "nearest_real": nearest_distance(model, (real_x1, labels), (real_x1, labels), itself=True),
     }
 
 
-def nearest_distance(
-    model: TimeNet,
-    x: Float[Tensor, "n 3 h w"],
-    c: Int[Tensor, " n"],
-    real: Float[Tensor, "m 3 h w"],
-    labels: Int[Tensor, " m"],
-    itself: bool = False,
-) -> float:
-    """Return the mean perceptual distance of images to the nearest real one of their class.
+Labelled = tuple[Float[Tensor, "_ 3 h w"], Int[Tensor, "_"]]
 
-    With itself, x are the real images, and each is compared with the others.
+
+def nearest_distance(model: TimeNet, images: Labelled, real: Labelled, itself: bool = False) -> float:
+    """Compute the mean perceptual distance of images to the nearest real one of their class.
+
+    With itself, the images are the real ones, and each is compared with the others.
     """
+    (x, c), (real_x, labels) = images, real
     best = []
     for k in c.unique():
-        own, candidates = model.feature_maps(x[c == k].clamp(-1, 1)), model.feature_maps(real[labels == k])
+        own, candidates = model.feature_maps(x[c == k].clamp(-1, 1)), model.feature_maps(real_x[labels == k])
         for i in range(len(own[0])):
             far = feature_distance([f[i : i + 1] for f in own], candidates)
             if itself:
@@ -135,41 +193,39 @@ def nearest_distance(
     return float(np.mean(best))
 
 
-def from_t(
-    index: FolderIndex, model: TimeNet, name: str, images: Tensor, c: Int[Tensor, " n"], t: float, steps: int, seed: int
-) -> dict[str, Any]:
-    """Return squared error and perceptual distance on good images, and the metrics of detection on all."""
-    good = np.array([not s.defective for s in index.test])
-    squared, perceptual, parts = [], [], []
-    for batch, labels in zip(images.split(BATCH), c.split(BATCH), strict=True):
-        x1 = as_float(batch)
-        x1_hat = model.reconstruct(x1, labels, name, t=t, seed=seed, num_steps=steps).x1_hat
-        squared.append((x1_hat - x1).square().flatten(1).mean(dim=1))
-        perceptual.append(model.perceptual_distance(x1_hat, x1))
-        parts.append(model.distances(x1, x1_hat))
-    maps = score_maps(parts, model.scoring)
-    mean = metrics_of(index, maps, maps.shape[-1], model.scoring.padded, kinds_too=False)["mean"]
-    scores = image_score(maps).double().numpy()
-    errors, classes = torch.cat(squared).numpy()[good], c.numpy()[good]
-    return {
-        "squared_error": float(errors.mean()),
-        "squared_error_interval": interval(lambda e: float(np.mean(e)), errors, strata=classes),
-        "perceptual_distance": float(torch.cat(perceptual).numpy()[good].mean()),
-        "i_auroc": mean["i_auroc"],
-        "p_auroc": mean["p_auroc"],
-        "pro": mean["pro"],
-        "i_auroc_all_classes": auroc(scores, ~good),
-        "i_auroc_all_classes_interval": interval(auroc, scores, ~good, strata=~good),
-    }
+def from_t(tests: TestSet, model: TimeNet, name: str, *, t: float, num_steps: int) -> Method:
+    """Make the method of a flow in so many steps from t; its record holds squared error and perceptual distance too.
+
+    Both are of the good images alone.
+    """
+    good = ~tests.defective
+
+    def score(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
+        x1_hat = rebuilt(model, name, t=t, num_steps=num_steps)(images, c, seed)
+        pairs = [(as_float(a), b) for a, b in zip(images.split(BATCH), x1_hat.split(BATCH), strict=True)]
+        errors = torch.cat([(b - a).square().flatten(1).mean(dim=1) for a, b in pairs]).numpy()[good]
+        far = torch.cat([model.perceptual_distance(b, a) for a, b in pairs]).numpy()[good]
+        found = scored(model, compare(model, images, x1_hat))
+        scores = found.scores.double().numpy()
+        row = {
+            "squared_error": float(errors.mean()),
+            "squared_error_interval": interval(lambda e: float(np.mean(e)), errors, strata=c.numpy()[good]),
+            "perceptual_distance": float(far.mean()),
+            "i_auroc_all_classes": auroc(scores, ~good),
+            "i_auroc_all_classes_interval": interval(auroc, scores, ~good, strata=~good),
+        }
+        return found._replace(about={"rebuilt": row})
+
+    return score
 
 
 def interval(metric: Callable[..., float], *arrays: np.ndarray, strata: np.ndarray) -> list[float]:
-    """Return the 95 % bootstrap interval as plain numbers."""
+    """Find the 95 % bootstrap interval as plain numbers."""
     return [float(x) for x in bootstrap_interval(metric, *arrays, strata=strata)]
 
 
-def format_flows(results: dict[str, Any]) -> str:
-    """Return the results as tables: from noise means over the seeds, from t the first seed; metrics in percent."""
+def format_flows(results: Mapping[str, Any]) -> str:
+    """Write the results as tables: from noise means over the seeds, from t the first seed; metrics in percent."""
 
     def mean(values: Sequence[float]) -> float:
         return float(np.mean(values))

@@ -1,14 +1,17 @@
-"""The peers, through the libraries that have them, each as ONE model for all classes.
+"""The peers, through the libraries that have them, each as ONE model for all classes: built, trained, measured.
 
 PatchCore and DRAEM come from anomalib, a DDIM reconstruction from diffusers: all in the extra "peers". Nothing here is
-needed by TimeNet itself.
+needed by TimeNet itself. The diffusion model has flow_0's network, batch and rate; it and DRAEM are trained as long as
+both flows together.
 """
 
 import contextlib
 import importlib
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,13 +20,19 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from timenet_lib.detector import BATCH, TimeNet
+from timenet_lib.engine.stages import Run, seeded
 from timenet_lib.errors import InputError
+from timenet_lib.evidence.experiment import Method, Scored
 from timenet_lib.keyed import generator, image_noise, integer, key_seed
+from timenet_lib.models import recorded_network
 from timenet_lib.path import as_float
 from timenet_lib.synthesis import Synthesised
+from timenet_lib.unet import UNet
+from timenet_lib.weights import load_into, load_stage
 
 DIFFUSION_STEPS = 1000  # of the forward process
 CORESET, CORESET_MOST = 0.1, 3_000  # share of the patches that PatchCore keeps, and how many at most
+DRAEM_RATE = 1e-3
 
 
 def peer(module: str) -> Any:
@@ -35,7 +44,7 @@ def peer(module: str) -> Any:
 
 
 def diffusion_scheduler() -> Any:
-    """Return diffusers' DDIM scheduler for the process that diffusion_step trains: cosine schedule, velocity target."""
+    """Build diffusers' DDIM scheduler for the process that diffusion_step trains: cosine schedule, velocity target."""
     return peer("diffusers").DDIMScheduler(
         num_train_timesteps=DIFFUSION_STEPS,
         beta_schedule="squaredcos_cap_v2",
@@ -45,7 +54,7 @@ def diffusion_scheduler() -> Any:
 
 
 def as_t(k: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-    """Return diffusion timesteps, 0 the image, as the t in [0, 1] that the network takes, 1 the image."""
+    """Convert diffusion timesteps, 0 the image, to the t in [0, 1] that the network takes, 1 the image."""
     return 1 - k.float() / (DIFFUSION_STEPS - 1)
 
 
@@ -77,7 +86,7 @@ def diffusion_loss(net: torch.nn.Module, batch: Diffused) -> Float[Tensor, " b"]
 
 
 def stride_for(scheduler: Any, t: float, num_steps: int) -> int:
-    """Return the stride with which num_steps DDIM steps begin where signal to noise is nearest to t : 1 - t."""
+    """Find the stride with which num_steps DDIM steps begin where signal to noise is nearest to t : 1 - t."""
     strides = torch.arange(1, DIFFUSION_STEPS // num_steps + 1)
     kept = scheduler.alphas_cumprod[num_steps * strides - 1].sqrt()
     noise = (1 - kept**2).sqrt()
@@ -118,7 +127,7 @@ class NamedLevels(torch.nn.Module):
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep the warnings of the peers' libraries from the reader; they are theirs to mend."""
+    """Hide the warnings of the peers' libraries, which only those libraries can fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -142,7 +151,7 @@ def seeded_and_silent(seed: int) -> Iterator[None]:
 
 @torch.no_grad()
 def fit_patchcore(model: TimeNet, train: UInt8[Tensor, "n 3 h w"], seed: int = 0) -> torch.nn.Module:
-    """Return anomalib's PatchCore with one memory of all classes, filled from the model's extractor.
+    """Fit anomalib's PatchCore with one memory of all classes, filled from the model's extractor.
 
     As is usual for PatchCore the finest of the extractor's levels takes no part. The maps are smoothed by the same
     Gaussian, in proportion to the image, as TimeNet's; a tenth of the patches is kept, 3,000 at most.
@@ -164,20 +173,22 @@ def fit_patchcore(model: TimeNet, train: UInt8[Tensor, "n 3 h w"], seed: int = 0
     return net.eval()
 
 
-@torch.no_grad()
-def patchcore(
-    model: TimeNet, train: UInt8[Tensor, "n 3 h w"], test: UInt8[Tensor, "m 3 h w"], seed: int = 0
-) -> tuple[Float[Tensor, " m"], Float[Tensor, "m h w"]]:
-    """Return image scores and score maps of anomalib's PatchCore; see fit_patchcore."""
-    net = fit_patchcore(model, train, seed)
-    with seeded_and_silent(key_seed(seed, "patchcore")):
-        found = [net(as_float(batch).to(model.device)) for batch in test.split(BATCH)]
-    maps = torch.cat([f.anomaly_map for f in found])[:, 0].cpu()
-    return torch.cat([f.pred_score for f in found]).flatten().cpu(), maps
+def patchcore(model: TimeNet, train: UInt8[Tensor, "n 3 h w"]) -> Method:
+    """Make the method of anomalib's PatchCore with the model's extractor; the seed is that of its random projection."""
+
+    @torch.no_grad()
+    def score(images: UInt8[Tensor, "m 3 h w"], c: Int[Tensor, " m"], seed: int) -> Scored:
+        net = fit_patchcore(model, train, seed)
+        with seeded_and_silent(key_seed(seed, "patchcore")):
+            found = [net(as_float(batch).to(model.device)) for batch in images.split(BATCH)]
+        maps = torch.cat([f.anomaly_map for f in found])[:, 0].cpu()
+        return Scored(maps, torch.cat([f.pred_score for f in found]).flatten().cpu())
+
+    return score
 
 
 def draem_network(width: int = 32) -> torch.nn.Module:
-    """Return anomalib's DRAEM with this many channels at full size.
+    """Build anomalib's DRAEM with this many channels at full size.
 
     At a width of 32 it has 6.1 M parameters, about as many as the networks of TimeNet at preset demo together;
     anomalib's own width is 128, 97 M parameters.
@@ -204,18 +215,66 @@ def draem_loss(net: torch.nn.Module, batch: Synthesised) -> Float[Tensor, " b"]:
 
 @torch.no_grad()
 def draem_reconstruct(net: torch.nn.Module, x1: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Return what the first of DRAEM's two networks makes of images in [-1, 1]."""
+    """Rebuild images by the first of DRAEM's two networks, images in [-1, 1]."""
     return 2 * net.get_submodule("reconstructive_subnetwork")((x1 + 1) / 2).clamp(0, 1) - 1
 
 
 @torch.no_grad()
-def draem_scores(
-    net: torch.nn.Module, test: UInt8[Tensor, "m 3 h w"]
-) -> tuple[Float[Tensor, " m"], Float[Tensor, "m h w"]]:
-    """Return image scores, the maxima, and score maps of a trained DRAEM."""
+def draem_scores(net: torch.nn.Module, images: UInt8[Tensor, "m 3 h w"]) -> Scored:
+    """Score by a trained DRAEM; an image score is the maximum of its map."""
     device = next(net.eval().parameters()).device
-    found = [net((as_float(batch).to(device) + 1) / 2) for batch in test.split(BATCH)]
-    return torch.cat([f.pred_score for f in found]).cpu(), torch.cat([f.anomaly_map for f in found]).cpu()
+    found = [net((as_float(batch).to(device) + 1) / 2) for batch in images.split(BATCH)]
+    return Scored(torch.cat([f.anomaly_map for f in found]).cpu(), torch.cat([f.pred_score for f in found]).cpu())
 
 
-PEERS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"patchcore": patchcore}
+def train_diffusion(run: Run) -> None:
+    """Train a denoising diffusion model: flow_0's network, batch and rate, the steps of flow_0 and flow_1 together."""
+    if not run.fresh("diffusion"):
+        return
+    preset, data = run.preset, run.data
+    net = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "diffusion").to(run.on)
+    draw, steps = partial(diffused, data.images, data.labels, seed=run.seed), preset.flow_steps + preset.reflow_steps
+    history = run.train("diffusion", net, diffusion_loss, draw=draw, steps=steps, rate=preset.learning_rate)
+    run.finish("diffusion", net, run.record(history, {}))
+
+
+def train_draem(run: Run) -> None:
+    """Train DRAEM as one model of all classes, as long, on anomalies from the TPN's sources; half are normal."""
+    if not run.fresh("draem"):
+        return
+    preset = run.preset
+    synthesiser = run.synthesiser(0.5, stage="draem", sources=preset.sources)
+    net = seeded(draem_network, run.seed, "draem").to(run.on).train()
+    steps = preset.flow_steps + preset.reflow_steps
+
+    def draw(*, step: int, samples: range) -> Synthesised:
+        return synthesiser.batch(step, samples)
+
+    history = run.train("draem", net, draem_loss, draw=draw, steps=steps, rate=DRAEM_RATE)
+    run.finish("draem", net, run.record(history, {}))
+
+
+def train_peers(run: Run) -> None:
+    """Train both into run.out; what is there already is kept where run.resume is set."""
+    with quiet_libraries():
+        train_diffusion(run)
+        train_draem(run)
+
+
+def load_diffusion(folder: Path, device: str = "cpu") -> UNet:
+    """Load the diffusion model of a folder, frozen."""
+    state, record = load_stage(folder, "diffusion")
+    path = folder / "diffusion.safetensors"
+    with torch.device("meta"):
+        net = UNet(recorded_network(record, path)[1])
+    load_into(net, state, path)
+    return net.to(device).eval().requires_grad_(False)
+
+
+def load_draem(folder: Path, device: str = "cpu") -> torch.nn.Module:
+    """Load the DRAEM of a folder, frozen."""
+    state, _ = load_stage(folder, "draem")
+    with quiet_libraries():
+        net = draem_network()
+    load_into(net, state, folder / "draem.safetensors")
+    return net.to(device).eval().requires_grad_(False)

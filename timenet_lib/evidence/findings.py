@@ -10,28 +10,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from timenet_lib.course.evidence import NAMES, Table
-from timenet_lib.course.models import course_data, stratified
+from timenet_lib.console import Say, quiet
+from timenet_lib.data.drawn import drawn_folder
+from timenet_lib.data.folder import FolderIndex, index_folder
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import load_training_set, training_index
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.stages import Run, train_all
-from timenet_lib.evidence.ablations import TestSet, ablate_levels, ablate_steps, ablate_t
-from timenet_lib.evidence.intervals import gain_words
+from timenet_lib.evidence.experiment import Keep, TestSet, how_made, keep_nothing, run_experiment, stratified
 from timenet_lib.evidence.reported import reported_value
+from timenet_lib.evidence.tables import levels_table, steps_table, t_table
 from timenet_lib.presets import get_preset
 
 REDUCED = {"flow_steps": 1000, "num_couplings": 192, "reflow_steps": 300, "tpn_steps": 500}
 FEWER_TS = (0.5, 0.65, 0.75, 0.8, 0.85, 0.95)
 MARGIN = -0.01  # of "as good": one point
 GOOD, DEFECTIVE = 10, 20  # test images of a class on which the trainings are measured
-Say = Callable[[str], None]
 
 
-def measure_trainings(folder: Path, seeds: Sequence[int] = (1, 2, 3), say: Say = lambda line: None) -> dict[str, Any]:
-    """Train all stages once a seed at a reduced budget, resumed from the folder, and measure what verdicts need."""
+def measure_trainings(
+    folder: Path, seeds: Sequence[int] = (1, 2, 3), *, say: Say = quiet, keep: Keep = keep_nothing
+) -> dict[str, Any]:
+    """Train all stages once per seed at a reduced budget, resumed from the folder; measure what verdicts need."""
     preset = replace(get_preset("demo"), **REDUCED)  # type: ignore[arg-type]
     data = load_training_set(training_index(None, preset.drawn), preset.image_size)
+    index = index_folder(drawn_folder(**preset.drawn), parts=("test",))
     runs = []
     for seed in seeds:
         out = folder / str(seed)
@@ -39,23 +42,28 @@ def measure_trainings(folder: Path, seeds: Sequence[int] = (1, 2, 3), say: Say =
         train_all(
             Run(out=out, preset=preset, data=data, textures=drawn_textures(preset.image_size), seed=seed, resume=True)
         )
-        runs.append({"training_seed": seed, **measure_training(TimeNet.from_pretrained(out), say)})
+        model = TimeNet.from_pretrained(out)
+        runs.append({"training_seed": seed, **measure_training(model, index, say=say, keep=keep)})
     return {
         "runs": runs, "reduced": REDUCED, "preset": "demo", "seed": 0, "images": runs[0]["images"],
-        "classes": len(data.classes),
+        "classes": len(data.classes), "data_sha256": index.hash(), "code_sha256": runs[0]["code_sha256"],
     }  # fmt: skip
 
 
-def measure_training(model: TimeNet, say: Say = lambda line: None) -> dict[str, Any]:
-    """Return the sections that verdicts need, on a stratified half of the test images."""
-    index = stratified(course_data(model.preset), GOOD, DEFECTIVE)
-    tests = TestSet(index, model, say=say)
+def measure_training(
+    model: TimeNet, index: FolderIndex, *, say: Say = quiet, keep: Keep = keep_nothing
+) -> dict[str, Any]:
+    """Measure the sections that verdicts need, on a stratified half of the test images."""
+    tests = TestSet.load(stratified(index, GOOD, DEFECTIVE), model)
+    experiments = {
+        "steps": steps_table(model, (1, 10)), "t": t_table(model, ("timenet",), FEWER_TS), "levels": levels_table(model)
+    }  # fmt: skip
+    of = next(iter(model.hashes.values()))[:8]
     sections = {
-        "steps": ablate_steps(tests, (1, 10)),
-        "t": ablate_t(tests, ("timenet",), FEWER_TS),
-        "levels": ablate_levels(tests),
+        name: run_experiment(tests, e, say=say, keep=lambda row, make, name=name: keep(f"{of}, {name}, {row}", make))
+        for name, e in experiments.items()
     }
-    return {"sections": sections, "images": len(tests.images), "weights_sha256": model.hashes}
+    return {"sections": sections, **how_made(tests, model, "findings", "tables")}
 
 
 Effect = Sequence[float]  # value, low, high, as fractions
@@ -72,12 +80,12 @@ class Claim(NamedTuple):
 
 
 def of_pair(section: str, pair: str) -> Callable[[Sections, str], Effect]:
-    """Return how a recorded gain of one row over another is read."""
+    """Say how a recorded gain of one row over another is read."""
     return lambda sections, key: sections[section]["gains"][pair][key]
 
 
 def inside(sections: Sections, key: str) -> Effect:
-    """Return how far t = 0.8 is above the better of the two ends, 0.5 and 0.95."""
+    """Find how far t = 0.8 is above the better of the two ends, 0.5 and 0.95."""
     rows = sections["t"]["rows"]
     gains = [rows[f"timenet, {end}"]["gain"][key] for end in (0.5, 0.95)]  # of the ends over 0.8
     value, low, high = max(gains, key=lambda g: g[0])
@@ -85,7 +93,7 @@ def inside(sections: Sections, key: str) -> Effect:
 
 
 def difference(table: str, a: str, b: str) -> Callable[[str], float | None]:
-    """Return how a reported difference is read, in points."""
+    """Say how a reported difference is read, in points."""
 
     def of(key: str) -> float | None:
         first, second = (reported_value(table, "mean", m, key) for m in (a, b))
@@ -113,51 +121,17 @@ CLAIMS = {
     ),
     "optimum": Claim("t has its best inside: 0.8 above 0.5 and 0.95", inside, lambda key: None),
     "levels": Claim(
-        "f2-4 suffice, beside f1-5 (WideResNet101)", of_pair("levels", "WideResNet101 f2-4 over WideResNet101 f1-5"),
+        "f2-4 are as good as f1-5 (WideResNet101)", of_pair("levels", "WideResNet101 f2-4 over WideResNet101 f1-5"),
         difference("5", "f2-4", "f1-5"), MARGIN,
     ),
 }  # fmt: skip
 
 
 def verdict(shipped: Effect, trainings: Sequence[Effect], margin: float = 0.0) -> str:
-    """Return "holds", "does not" or "undecided"; the module's first lines say when."""
+    """Say "holds", "does not" or "undecided"; the module's first lines say when."""
     values = [e[0] for e in trainings]
     if shipped[1] > margin and all(v > margin for v in values):
         return "holds"
     if shipped[2] < margin and all(v < margin for v in values):
         return "does not"
     return "undecided"
-
-
-def findings(ablations: Mapping[str, Any], trainings: Mapping[str, Any], costs: Mapping[str, Any]) -> Table:
-    """Return the table of verdicts, a row for each claim and metric, effects in points."""
-    rows: list[tuple[str, ...]] = []
-    for claim in CLAIMS.values():
-        for key in ("i_auroc", "pro"):
-            own = claim.effect(ablations["sections"], key)
-            others = [claim.effect(run["sections"], key) for run in trainings["runs"]]
-            theirs = claim.reported(key)
-            rows.append((
-                claim.says, NAMES[key], "not in numbers" if theirs is None else f"{theirs:+.1f}",
-                gain_words(own),
-                ", ".join(f"{100 * e[0]:+.1f}" for e in others), verdict(own, others, claim.margin),
-            ))  # fmt: skip
-    rows.append(speed_row(costs, rows[2][-1], rows[3][-1]))
-    seeds = ", ".join(str(run["training_seed"]) for run in trainings["runs"])
-    caption = (
-        f"Effects in points. Ours: the shipped model, {ablations['images']} test images, 95 % interval over them. "
-        f"Trainings: seeds {seeds} at a reduced budget, {trainings['images']} test images. Recorded, by "
-        f"`{ablations['command']}` and `{trainings['command']}`. Reported: Jiang et al. 2025, on MVTec-AD."
-    )
-    return Table(caption, ("finding", "in", "reported", "ours", "trainings", "verdict"), rows)
-
-
-def speed_row(costs: Mapping[str, Any], *as_good: str) -> tuple[str, ...]:
-    """Return the verdict on speed: whole paths, flow 1 in one step against ten, if one is as good."""
-    one, ten = (costs["methods"][f"flow_1, {n}"] for n in (1, 10))
-    ratio = one["images_per_second"] / ten["images_per_second"]
-    low, high = one["range"][0] / ten["range"][1], one["range"][1] / ten["range"][0]
-    holds = low > 1 and all(v == "holds" for v in as_good)
-    says = "One step is faster than ten, as accurate (flow 1)"
-    shown = f"{ratio:.1f} times ({low:.1f} to {high:.1f})"
-    return (says, "images/s", "no timing", shown, "one machine", "holds" if holds else "undecided")

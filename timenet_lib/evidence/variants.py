@@ -1,24 +1,36 @@
 """What goes wrong when a part of algorithm 2 is left out: TPNs trained alike but for one change, and measured alike."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
-from timenet_lib.data.folder import FolderIndex, load_images
+from timenet_lib.console import Say, quiet
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.checkpoints import History
 from timenet_lib.engine.loop import Budget, Job, run_job
 from timenet_lib.engine.stages import lpips_weight
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.diagnostics import measure_failures
-from timenet_lib.evidence.evaluate import KEYS, evaluate_method
+from timenet_lib.evidence.experiment import (
+    KEYS,
+    Keep,
+    Method,
+    Scored,
+    TestSet,
+    check_names,
+    how_made,
+    keep_nothing,
+    measure,
+    of_model,
+)
 from timenet_lib.features import build_lpips
 from timenet_lib.keyed import key_seed
 from timenet_lib.losses import tpn_loss
@@ -28,8 +40,6 @@ from timenet_lib.tpn import TPN, Adapter, SteeredFlow
 from timenet_lib.train import repairs
 from timenet_lib.unet import UNet
 from timenet_lib.weights import round_to_half
-
-Say = Callable[[str], None]
 
 
 class TWithoutFeatures(TPN):
@@ -61,12 +71,12 @@ class CutOff(nn.Module):
 
 
 def fresh(flow: UNet, t: float) -> TPN:
-    """Return a TPN with weights at random."""
+    """Build a TPN with weights at random."""
     return TPN(flow.config, t)
 
 
 def loud_adapters(flow: UNet, t: float) -> TPN:
-    """Return a TPN whose adapters start as any convolution does, and not at zero."""
+    """Build a TPN whose adapters start as any convolution does, and not at zero."""
     tpn = TPN.from_flow(flow, t)
     for adapter in tpn.adapters:
         assert isinstance(adapter, Adapter)
@@ -98,19 +108,19 @@ VARIANTS = {
 }
 
 
+class Material(NamedTuple):
+    """What the variants are trained on: normal images, their classes, and textures for the synthetic defects."""
+
+    images: UInt8[Tensor, "n 3 h w"]
+    labels: Int[Tensor, " n"]
+    textures: UInt8[Tensor, "m 3 h w"]
+
+
 def train_variant(
-    model: TimeNet,
-    name: str,
-    images: Tensor,
-    labels: Tensor,
-    textures: Tensor,
-    steps: int,
-    seed: int = 0,
-    progress: bool = False,
+    model: TimeNet, name: str, material: Material, *, steps: int, seed: int = 0, progress: bool = False
 ) -> tuple[TPN, History]:
-    """Train a TPN for the model's flow_1 with one change, for so many steps; return it, frozen, and its history."""
-    if name not in VARIANTS:
-        raise InputError(f"no variant {name!r}: choose one of {', '.join(VARIANTS)}")
+    """Train a TPN for the model's flow_1 with one change, for so many steps; give it, frozen, and its history."""
+    check_names([name], VARIANTS, "variant")
     variant, flow = VARIANTS[name], model.models.flow_1
     if flow is None:
         raise InputError("these weights hold no flow_1: train it with `timenet train reflow`")
@@ -118,9 +128,7 @@ def train_variant(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_seed(seed, "variant", "start"))
         tpn = variant.build(flow, preset.t)
-    synthesiser = Synthesiser(
-        images, labels, textures, anomalous_share=preset.anomalous_share, seed=seed, sources=preset.sources
-    )
+    synthesiser = Synthesiser(*material, anomalous_share=preset.anomalous_share, seed=seed, sources=preset.sources)
     lpips = build_lpips(preset.lpips, model.features)
     draw = partial(repairs, synthesiser, preset.t)
     start = SteeredFlow(flow, TPN.from_flow(flow, preset.t))
@@ -137,54 +145,66 @@ def train_variant(
     return tpn.eval().requires_grad_(False), history
 
 
-def measure_variants(
-    model: TimeNet,
-    index: FolderIndex,
-    pairs: Synthesised,
-    training: tuple[Tensor, Tensor, Tensor],
-    steps: int = 300,
-    names: Sequence[str] = tuple(VARIANTS),
-    seed: int = 0,
-    say: Say = lambda line: None,
-) -> dict[str, Any]:
-    """Train each variant on training = (images, labels, textures), then measure it on test images and on pairs.
+def variant_method(
+    model: TimeNet, name: str, material: Material, *, pairs: Synthesised, steps: int, training_seed: int
+) -> Method:
+    """Make the method of a variant: train it, then score by it; losses and gauges on pairs go into its record.
 
     inside and outside are squared errors in units of flow_1's, at the model's working point.
     """
-    images = load_images(index.test, model.preset.image_size)
-    c = model.labels([s.class_name for s in index.test])
-    t = model.preset.t
-    base = measure_failures(model, pairs, (t,), seed, ("flow_1",))["methods"]["flow_1"]
-    rows: dict[str, Any] = {}
-    for name in names:
-        say(f"{VARIANTS[name].says}: {steps} steps")
-        tpn, history = train_variant(model, name, *training, steps, seed)
+
+    def score(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
+        t = model.preset.t
+        base = measure_failures(model, pairs, (t,), seed=seed, methods=("flow_1",))["methods"]["flow_1"]
+        tpn, history = train_variant(model, name, material, steps=steps, seed=training_seed)
         changed = with_tpn(model, tpn)
-        gauges = measure_failures(changed, pairs, (t,), seed, ("timenet",))["methods"]["timenet"]
-        mean = evaluate_method(index, changed, images, c, "timenet", t, seed, kinds_too=False)["mean"]
-        rows[name] = {
+        gauges = measure_failures(changed, pairs, (t,), seed=seed, methods=("timenet",))["methods"]["timenet"]
+        row = {
             "says": VARIANTS[name].says,
             "first_loss": sum(history.losses[:10]) / len(history.losses[:10]),
             "last_loss": sum(history.losses[-50:]) / len(history.losses[-50:]),
             **{k: gauges[k]["mean"][0] / base[k]["mean"][0] for k in ("inside", "outside")},
             **{k: gauges[k]["mean"][0] for k in ("t_inside", "t_outside")},
-            **{k: mean[k] for k in KEYS},
         }
+        return of_model(changed, "timenet", row=row)(images, c, seed)
+
+    return score
+
+
+def measure_variants(
+    model: TimeNet,
+    tests: TestSet,
+    material: Material,
+    *,
+    pairs: Synthesised,
+    steps: int = 300,
+    names: Sequence[str] = tuple(VARIANTS),
+    seed: int = 0,
+    say: Say = quiet,
+    keep: Keep = keep_nothing,
+) -> dict[str, Any]:
+    """Train each variant, then measure it on test images and on pairs."""
+    methods = {
+        name: variant_method(model, name, material, pairs=pairs, steps=steps, training_seed=seed) for name in names
+    }
+    measured = measure(tests, methods, seeds=(seed,), say=say, keep=keep)
     return {
-        "variants": rows, "steps": steps, "seed": seed, "t": t, "pairs": len(pairs.c), "preset": model.preset.name,
+        "variants": {name: {**m.runs[0]["row"], **m.mean()} for name, m in measured.items()},
+        "steps": steps, "seed": seed, "t": model.preset.t, "pairs": len(pairs.c),
+        **how_made(tests, model, "variants", "diagnostics"),
         "flow_1_sha256": model.hashes.get("flow_1"),
     }  # fmt: skip
 
 
 def with_tpn(model: TimeNet, tpn: TPN) -> TimeNet:
-    """Return a model with another TPN, and everything else shared with the one that is given."""
+    """Make a model with another TPN, and everything else shared with the one that is given."""
     changed = copy.copy(model)
     changed.models = model.models._replace(tpn=tpn)
     return changed
 
 
-def format_variants(results: dict[str, Any]) -> str:
-    """Return the results as a table, a row a variant."""
+def format_variants(results: Mapping[str, Any]) -> str:
+    """Write the results as a table, one row per variant."""
     width = max(len(r["says"]) for r in results["variants"].values())
     heads = ("loss 1-10", "last 50", "inside", "outside", "T in", "T out", "I-AUROC", "P-AUROC", "PRO")
     lines = [f"{'':<{width}}" + "".join(f"{h:>10}" for h in heads)]

@@ -1,7 +1,7 @@
 import pytest
 
-from timenet_lib.course.evidence import read_evidence
-from timenet_lib.course.findings import CLAIMS, MARGIN, findings, inside, speed_row, verdict
+from timenet_lib.course.evidence import findings_table, read_evidence, speed_row
+from timenet_lib.evidence.findings import CLAIMS, MARGIN, inside, verdict
 
 UP, DOWN, WIDE = (0.03, 0.01, 0.05), (-0.03, -0.05, -0.02), (0.03, -0.01, 0.07)
 
@@ -41,7 +41,7 @@ def test_speed_needs_accuracy_too():
 
 def test_the_table_reads_the_records():
     ablations, trainings, benchmark = (read_evidence(n) for n in ("ablations", "trainings", "benchmark"))
-    table = findings(ablations, trainings, benchmark["costs"])
+    table = findings_table(ablations, trainings, benchmark["costs"])
     assert len(table.rows) == 2 * len(CLAIMS) + 1
     of = {row[:2]: row for row in table.rows}
     gain = ablations["sections"]["steps"]["gains"]["timenet, 1 over flow_1, 1"]["i_auroc"]

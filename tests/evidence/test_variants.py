@@ -4,13 +4,23 @@ import pytest
 import torch
 
 from timenet_lib.course.architecture import architecture_figure
-from timenet_lib.course.gain import format_gain, measure_gain
-from timenet_lib.course.repair import course_pairs
-from timenet_lib.course.variants import VARIANTS, CutOff, format_variants, measure_variants, train_variant, with_tpn
 from timenet_lib.data.folder import load_images
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
+from timenet_lib.evidence.diagnostics import course_pairs
+from timenet_lib.evidence.evaluate import choose_t
+from timenet_lib.evidence.experiment import TestSet, of_model
+from timenet_lib.evidence.gain import format_gain, measure_gain
+from timenet_lib.evidence.variants import (
+    VARIANTS,
+    CutOff,
+    Material,
+    format_variants,
+    measure_variants,
+    train_variant,
+    with_tpn,
+)
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
 from timenet_lib.presets import CI
@@ -30,10 +40,15 @@ def model(drawn_ci):
 
 
 @pytest.fixture(scope="module")
+def tests(model, drawn_ci):
+    return TestSet.load(drawn_ci, model)
+
+
+@pytest.fixture(scope="module")
 def training(drawn_ci):
     samples = drawn_ci.train[::4]
     labels = torch.tensor([drawn_ci.classes.index(s.class_name) for s in samples])
-    return load_images(samples, CI.image_size), labels, drawn_textures(CI.image_size, 6)
+    return Material(load_images(samples, CI.image_size), labels, drawn_textures(CI.image_size, 6))
 
 
 def adapters(tpn):
@@ -54,7 +69,7 @@ def moved(tpn):
 )
 def test_what_a_variant_trains(model, training, name, expected):
     """Both the adapters and the head of T start at zero: what is still zero after some steps got no gradient."""
-    tpn, history = train_variant(model, name, *training, steps=3)
+    tpn, history = train_variant(model, name, training, steps=3)
     assert moved(tpn) == expected
     assert history.step == 3
 
@@ -76,15 +91,15 @@ def test_a_cut_off_flow_says_the_same_without_a_gradient(model, images):
 
 def test_training_a_variant_leaves_flow_and_model_as_they_were(model, training):
     before = {k: v.clone() for k, v in model.models.flow_1.state_dict().items()}
-    tpn, _ = train_variant(model, "whole", *training, steps=2)
+    tpn, _ = train_variant(model, "whole", training, steps=2)
     assert all(torch.equal(v, before[k]) for k, v in model.models.flow_1.state_dict().items())
     assert with_tpn(model, tpn).models.tpn is tpn
     assert model.models.tpn is not tpn
 
 
-def test_the_table_has_a_row_a_variant(model, training, drawn_ci):
+def test_the_table_has_a_row_a_variant(model, tests, training, drawn_ci):
     pairs = course_pairs(model, drawn_ci, 20)
-    results = measure_variants(model, drawn_ci, pairs, training, 1, ("whole", "textures"))
+    results = measure_variants(model, tests, training, pairs=pairs, steps=1, names=("whole", "textures"))
     for row in results["variants"].values():
         assert row["inside"] == pytest.approx(1, abs=0.1)  # one step at a small rate: still flow_1, nearly
         assert 0 <= row["pro"] <= 1
@@ -93,13 +108,13 @@ def test_the_table_has_a_row_a_variant(model, training, drawn_ci):
 
 def test_an_unknown_variant_is_refused(model, training):
     with pytest.raises(InputError, match=r"no variant 'half_a_loaf': choose one of whole, no_grad"):
-        train_variant(model, "half_a_loaf", *training, steps=1)
+        train_variant(model, "half_a_loaf", training, steps=1)
 
 
-def test_an_untrained_tpn_gains_nothing(model, drawn_ci):
+def test_an_untrained_tpn_gains_nothing(model, tests, drawn_ci):
     """It is flow_1: at the working point every difference is 0."""
     pairs = course_pairs(model, drawn_ci, 10)
-    results = measure_gain(model, drawn_ci, drawn_ci, pairs, seeds=(0, 1), ts=(CI.t,))
+    results = measure_gain(model, tests, tests, pairs=pairs, seeds=(0, 1), ts=(CI.t,))
     flow, own = results["methods"]["flow_1"], results["methods"]["timenet"]
     assert flow["t"] == own["t"] == CI.t
     for key in ("i_auroc", "p_auroc", "pro"):
@@ -108,19 +123,16 @@ def test_an_untrained_tpn_gains_nothing(model, drawn_ci):
     assert "+0.0" in format_gain(results)
 
 
-def test_flow_1_stands_at_its_best_t_of_the_validation_draw(model, drawn_ci, monkeypatch):
-    from timenet_lib.course import gain
-
-    real = gain.evaluate_method
-
-    def rigged(index, model, images, c, method, t, seed):
-        values = real(index, model, images, c, method, t, seed)
-        return {**values, "mean": {**values["mean"], "i_auroc": 1 - abs(t - 0.7)}}
-
-    monkeypatch.setattr(gain, "evaluate_method", rigged)
-    results = measure_gain(model, drawn_ci, drawn_ci, course_pairs(model, drawn_ci, 4), (0,), (0.6, 0.7, 0.8))
-    assert results["methods"]["flow_1"]["t"] == 0.7
+def test_flow_1_stands_at_its_best_t_of_the_validation_draw(model, tests, drawn_ci):
+    """Test set and validation draw may be told apart: the choice is made on the latter."""
+    other = TestSet(255 - tests.images, tests.c, tests.names, tests.kinds, tests.masks)
+    pairs, ts = course_pairs(model, drawn_ci, 4), (0.6, 0.7, 0.8)
+    results = measure_gain(model, tests, other, pairs=pairs, seeds=(0,), ts=ts)
+    expected = choose_t(other, lambda t: of_model(model, "flow_1", t=t), ts=ts)
+    assert results["methods"]["flow_1"]["t"] == expected["best_t"]
+    assert results["validation"] == expected["i_auroc"]
     assert results["methods"]["timenet"]["t"] == CI.t
+    assert results["data_sha256"] == drawn_ci.hash()
 
 
 def test_figure_1_has_a_box_a_block_and_an_arrow_an_adapter(model):

@@ -6,8 +6,7 @@ from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.stages import Run, train_all
 from timenet_lib.errors import InputError
-from timenet_lib.evidence.cost import network_costs
-from timenet_lib.evidence.throughput import format_throughput, measure_one, measure_throughput, whole_path
+from timenet_lib.evidence.cost import format_throughput, measure_one, measure_throughput, network_costs, route
 from timenet_lib.pooling import image_score
 from timenet_lib.presets import CI
 from timenet_lib.scopes import score_maps
@@ -25,7 +24,7 @@ def test_the_path_is_that_of_the_scores(folder):
     model = TimeNet.from_pretrained(folder)
     x = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     parts = model.parts(x, torch.zeros(3, dtype=torch.long), "timenet")
-    assert torch.equal(whole_path(model, "timenet, 1").score(x), image_score(score_maps(parts, model.scoring)))
+    assert torch.equal(route(model, "timenet, 1").score(x), image_score(score_maps(parts, model.scoring)))
 
 
 def test_flop_and_parameters_add_up(folder):
@@ -33,7 +32,7 @@ def test_flop_and_parameters_add_up(folder):
     networks = {row.name: row for row in network_costs(CI, len(model.classes))}
     flow, tpn = networks["flow_0, flow_1 (each)"], networks["tpn, with adapters"]
     features, step = networks["extractor embedded"], networks["TimeNet, one step"]
-    one, ten, own = (measure_one(str(folder), n, None, 2, 1) for n in ("flow_1, 1", "flow_1, 10", "timenet, 1"))
+    one, ten, own = (measure_one(str(folder), n, images=2, rounds=1) for n in ("flow_1, 1", "flow_1, 10", "timenet, 1"))
     assert ten["gflop"] - one["gflop"] == pytest.approx(9 * flow.gflop)
     assert own["gflop"] - one["gflop"] == pytest.approx(step.gflop - flow.gflop)
     assert one["gflop"] == pytest.approx(flow.gflop + 2 * features.gflop, rel=0.01)  # the rest is smoothing
@@ -52,7 +51,14 @@ def test_each_method_is_measured_in_a_process_of_its_own(folder):
 
 def test_what_cannot_be_measured_is_refused(folder):
     model = TimeNet.from_pretrained(folder)
-    with pytest.raises(InputError, match="choose of"):
-        whole_path(model, "flow_9")
+    with pytest.raises(InputError, match="choose one of"):
+        route(model, "flow_9")
     with pytest.raises(InputError, match="train_peers"):
-        whole_path(model, "ddim, 10")
+        route(model, "ddim, 10")
+
+
+def test_a_cost_that_is_kept_is_not_measured_again(folder):
+    kept = {"gflop": 1.0}
+    assert measure_throughput(str(folder), ("flow_1, 1",), keep=lambda name, make: kept)["methods"] == {
+        "flow_1, 1": kept
+    }

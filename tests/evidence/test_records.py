@@ -1,0 +1,118 @@
+"""The shipped records: which are of today's weights and pictures, and that those which are not are listed as such."""
+
+import json
+
+import pytest
+
+from timenet_lib.course.evidence import by, first_words, read_evidence
+from timenet_lib.course.models import recorded, recorded_extractors
+from timenet_lib.data.drawn import drawn_folder
+from timenet_lib.data.folder import index_folder
+from timenet_lib.evidence import records
+from timenet_lib.evidence.difficulty import PER_CLASS, VALIDATION_SEED
+from timenet_lib.evidence.records import (
+    OLDER,
+    RECORDS,
+    STALE,
+    code_sha256,
+    made_with,
+    note,
+    read,
+    shipped_hashes,
+    why_stale,
+)
+from timenet_lib.presets import get_preset
+from timenet_lib.weights import shipped_weights
+
+DEMO = get_preset("demo")
+WEIGHTS = {"flow_0": "a" * 64, "tpn": "b" * 64}
+OF_TODAY = {"weights_sha256": WEIGHTS, "data_sha256": "d" * 64}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """The hashes of the test images as the code draws them today; their training images do not matter for it."""
+    drawn = {
+        "test": {**DEMO.drawn, "train": 0},
+        "validation": {"size": DEMO.image_size, "seed": VALIDATION_SEED, **PER_CLASS},
+    }
+    return {name: index_folder(drawn_folder(**of), parts=("test",)).hash() for name, of in drawn.items()}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_is_of_todays_weights_and_pictures_or_is_listed_as_older(name, pictures):
+    """Never add to STALE: make the record anew with `timenet reproduce`, and take it off the list."""
+    kept = RECORDS[name]
+    reasons = why_stale(read(name), shipped_hashes() if kept.shipped else {}, pictures[kept.images])
+    assert bool(reasons) == (name in STALE), reasons or "it is of today: take it off records.STALE"
+
+
+def test_every_record_that_is_shipped_is_known():
+    stages = {"calibration.json", "extractor.json", "flow_0.json", "flow_1.json", "tpn.json"}
+    files = {path.name for path in shipped_weights("demo").glob("*.json")} - stages
+    assert files == {kept.file for kept in RECORDS.values()}
+    assert set(STALE) <= set(RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reasons"),
+    [
+        ({}, []),
+        ({"weights_sha256": {"flow_0": "a" * 64}}, []),  # measured with a part of the weights
+        ({"weights_sha256": {**WEIGHTS, "tpn": "c" * 64}}, ["weights"]),
+        ({"weights_sha256": {**WEIGHTS, "other": "c" * 64}}, ["weights"]),
+        ({"weights_sha256": None}, ["weights unknown"]),
+        ({"data_sha256": "e" * 64}, ["pictures"]),
+        ({"data_sha256": None}, ["pictures unknown"]),
+        ({"data_sha256": None, "validation": {"data_sha256": "d" * 64}}, []),  # where difficulty.json had it
+    ],
+)
+def test_what_makes_a_record_stale(changes, reasons):
+    assert why_stale({**OF_TODAY, **changes}, WEIGHTS, "d" * 64) == reasons
+
+
+def test_a_record_with_weights_of_its_own_is_judged_by_its_pictures():
+    assert why_stale({"data_sha256": "d" * 64}, {}, "d" * 64) == []
+    assert why_stale({}, {}, "d" * 64) == ["pictures unknown"]
+
+
+def test_the_hash_of_the_code_follows_the_files_that_decide_a_number(tmp_path, monkeypatch):
+    for name in (*records.METHOD, "evidence/tables", "evidence/flows", "data/drawn/draw", "console"):
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    monkeypatch.setattr(records, "LIBRARY", tmp_path)
+
+    def digest(*modules):
+        code_sha256.cache_clear()
+        return code_sha256(*modules)
+
+    before = digest("tables")
+    assert digest("tables") == before != digest("flows")
+    for name, counts in (("console", False), ("evidence/flows", False), ("score", True), ("data/drawn/draw", True),
+                         ("evidence/tables", True), ("evidence/experiment", True)):  # fmt: skip
+        text = (tmp_path / f"{name}.py").read_text()
+        (tmp_path / f"{name}.py").write_text(text + "#")
+        assert (digest("tables") != before) == counts, name
+        (tmp_path / f"{name}.py").write_text(text)
+    code_sha256.cache_clear()
+
+
+def test_a_record_carries_three_hashes():
+    made = made_with(WEIGHTS, "d" * 64, "tables")
+    assert made == {**OF_TODAY, "code_sha256": code_sha256("tables")}
+    assert why_stale(json.loads(json.dumps(made)), WEIGHTS, "d" * 64) == []
+
+
+def test_tables_of_older_records_say_so(monkeypatch):
+    monkeypatch.setattr(records, "STALE", ("benchmark", "gain", "extractors"))
+    assert [note(n) for n in ("benchmark", "gain.json", "flows", "flows.json")] == [OLDER, OLDER, "", ""]
+    assert by(read_evidence("benchmark")).startswith("Recorded on older pictures: preset demo, 600 test images")
+    assert by(read_evidence("ablations")).startswith("Recorded: preset demo")
+    assert (first_words("trainings", "benchmark"), first_words("trainings")) == (
+        "Recorded on older pictures",
+        "Recorded",
+    )
+    assert recorded("demo", "gain.json", lambda r: "").startswith("recorded on older pictures: preset demo")
+    assert recorded("demo", "flows.json", lambda r: "").startswith("recorded: preset demo")
+    assert recorded_extractors().startswith("recorded on older pictures: preset demo")

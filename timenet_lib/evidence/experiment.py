@@ -1,0 +1,403 @@
+"""One engine for every experiment: named methods on one test set, measured alike.
+
+A method is a function from (images, classes, seed) to score maps and image scores. `measure` calls each of them for
+each noise seed and gives the three metrics: mean over classes, per class, per kind of defect, and in every draw of one
+bootstrap, so that any two methods are compared on the same draws. The modules around this one hold lists of methods.
+"""
+
+import copy
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from operator import getitem
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from timenet_lib.console import Say, quiet
+from timenet_lib.data.folder import FolderIndex, Sample, load_images, load_mask
+from timenet_lib.data.training_set import TrainingSet
+from timenet_lib.detector import BATCH, TimeNet, WithDefects, with_defects
+from timenet_lib.errors import InputError
+from timenet_lib.evidence.intervals import draw_counts, ends, gain_words, image_draws, pixel_draws
+from timenet_lib.evidence.records import made_with
+from timenet_lib.metrics import auroc, pro
+from timenet_lib.path import as_float
+from timenet_lib.pooling import image_score
+from timenet_lib.scopes import score_maps
+from timenet_lib.score import Distances
+
+KEYS = ("i_auroc", "p_auroc", "pro")
+DRAWS = 1000  # of the bootstrap
+
+
+@dataclass
+class TestSet:
+    """Test images with class, kind and mask, loaded once. masks are False where a class has none; see unmasked."""
+
+    __test__ = False  # no test of pytest's
+
+    images: UInt8[Tensor, "n 3 h w"]
+    c: Int[Tensor, " n"]  # what a method is told: class numbers of the model
+    names: np.ndarray  # the class of each image
+    kinds: np.ndarray  # "good", or the kind of defect
+    masks: Bool[np.ndarray, "n h w"]
+    unmasked: frozenset[str] = frozenset()  # classes without masks
+    samples: tuple[Sample, ...] = ()
+    data_sha256: str = ""
+
+    @classmethod
+    def load(cls, index: FolderIndex, model: TimeNet) -> "TestSet":
+        """Load a folder's test images at the model's size; a class that the model does not know is an InputError."""
+        size, names = model.preset.image_size, [s.class_name for s in index.test]
+        masks = np.zeros((len(index.test), size, size), dtype=bool)
+        for mask, sample in zip(masks, index.test, strict=True):
+            if sample.mask_path is not None:
+                mask[:] = load_mask(sample.mask_path, size).numpy()
+        return cls(
+            load_images(index.test, size), model.labels(names), np.array(names),
+            np.array([s.kind for s in index.test]), masks,
+            frozenset(name for name in index.classes if not index.has_masks(name)), index.test, index.hash(),
+        )  # fmt: skip
+
+    @classmethod
+    def held_out(
+        cls, model: TimeNet, known: TrainingSet, textures: UInt8[Tensor, "m 3 h w"] | None = None, seed: int = 0
+    ) -> "TestSet":
+        """Take the normal images held out from training and as many synthetic defects on them: what choices see."""
+        c = model.labels([known.classes[i] for i in known.held_out_labels])
+        return cls.of_defects(with_defects(known.held_out, c, textures, seed=seed), model.classes)
+
+    @classmethod
+    def of_defects(cls, v: WithDefects, classes: Sequence[str]) -> "TestSet":
+        """Take images with synthetic defects."""
+        kinds = np.where(v.defective.numpy(), "synthetic", "good")
+        return cls(v.images, v.c, np.array([classes[k] for k in v.c]), kinds, v.masks.numpy())
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The classes, in the order in which they come."""
+        return tuple(dict.fromkeys(self.names.tolist()))
+
+    @property
+    def defective(self) -> Bool[np.ndarray, " n"]:
+        """Which images show a defect."""
+        return self.kinds != "good"
+
+    def rows(self, name: str) -> Int[np.ndarray, " m"]:
+        """Find the images of a class."""
+        return np.flatnonzero(self.names == name)
+
+    def masks_of(self, rows: Int[np.ndarray, " m"]) -> Bool[np.ndarray, "m h w"] | None:
+        """Pick the masks of some images of one class, None where the class has none."""
+        return None if self.names[rows[0]] in self.unmasked else self.masks[rows]
+
+
+class Scored(NamedTuple):
+    """What a method makes of a test set; about goes into its record: t, weights, what was chosen on validation."""
+
+    maps: Float[Tensor, "n h w"]
+    scores: Float[Tensor, " n"]
+    about: Mapping[str, Any] = MappingProxyType({})
+
+
+Method = Callable[[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"], int], Scored]
+
+
+def scored(
+    model: TimeNet, parts: Sequence[Distances], *, scope: str = "set", method: str = "", about: Any = (), **changes: Any
+) -> Scored:
+    """Score distances by formula (5) with the model's scoring, of which changes may be made.
+
+    The scope "calibrated" takes the ratios of the method.
+    """
+    scoring = replace(model.scoring, **changes)
+    ratios = model.calibrated(method).ratios if scope == "calibrated" else None
+    maps = score_maps(parts, scoring, scope, calibrated=ratios)
+    return Scored(maps, image_score(maps, scoring.padded), dict(about))
+
+
+def of_model(
+    model: TimeNet, method: str, *, t: float | None = None, num_steps: int = 1, scope: str = "set", **about: Any
+) -> Method:
+    """Make the method of one of the model's own: rebuild from t in num_steps, compare, score by formula (5)."""
+    about = {"t": model.preset.t if t is None else t, **about}
+
+    def score(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
+        if num_steps == 1:
+            parts = model.parts(images, c, method, t=t, seed=seed)
+        else:
+            parts = compare(model, images, rebuilt(model, method, t=t, num_steps=num_steps)(images, c, seed))
+        return scored(model, parts, scope=scope, method=method, about=about)
+
+    return score
+
+
+def rebuilt(
+    model: TimeNet, method: str, *, t: float | None = None, num_steps: int = 1
+) -> Callable[[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"], int], Float[Tensor, "n 3 h w"]]:
+    """Make the function from (images, classes, seed) to reconstructions, which is called once for the same images."""
+
+    def rebuild(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Float[Tensor, "n 3 h w"]:
+        def part(batch: tuple[Tensor, Tensor]) -> Tensor:
+            return model.reconstruct(as_float(batch[0]), batch[1], method, t=t, seed=seed, num_steps=num_steps).x1_hat
+
+        return torch.cat(model.share_out(part, list(zip(images.split(BATCH), c.split(BATCH), strict=True))))
+
+    return once(rebuild)
+
+
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Remember the last result: rows that differ only in how they score share one reconstruction."""
+    last: list[Any] = []
+
+    def remembering(*arguments: Any) -> Any:
+        if not last or any(a is not b for a, b in zip(arguments, last[0], strict=True)):
+            last[:] = [arguments, function(*arguments)]
+        return last[1]
+
+    return remembering
+
+
+def compare(
+    model: TimeNet,
+    images: UInt8[Tensor, "n 3 h w"],
+    x1_hat: Float[Tensor, "n 3 h w"],
+    features: nn.Module | None = None,
+) -> list[Distances]:
+    """Compute the distances of reconstructions, batch by batch, by the model's extractor or another."""
+    if features is not None:
+        model = copy.copy(model)
+        model.features = features
+    pairs = list(zip(images.split(BATCH), x1_hat.split(BATCH), strict=True))
+    return model.share_out(lambda pair: model.distances(as_float(pair[0]), pair[1]), pairs)
+
+
+@dataclass
+class Measured:
+    """A method's metrics for each seed, and each metric's mean over classes and seeds in every bootstrap draw."""
+
+    runs: list[dict[str, Any]]
+    draws: dict[str, Float[np.ndarray, " draws"]]
+
+    def mean(self, *path: str) -> dict[str, float | None]:
+        """Average over the seeds the metrics that lie at a path: ("mean",), or ("classes", NAME)."""
+        rows = [reduce(getitem, path or ("mean",), run) for run in self.runs]
+        have = {key: [row[key] for row in rows if row[key] is not None] for key in KEYS}
+        return {key: float(np.mean(values)) if values else None for key, values in have.items()}
+
+
+def keep_nothing(name: str, make: Callable[[], Any]) -> Any:
+    """Make it: nothing is kept for a later run."""
+    return make()
+
+
+Keep = Callable[[str, Callable[[], Any]], Any]  # gives what was kept under a name, or makes it and keeps it
+
+
+def measure(
+    tests: TestSet,
+    methods: Mapping[str, Method],
+    *,
+    seeds: Sequence[int] = (0,),
+    one_seed: Collection[str] = (),
+    draws: int = 0,
+    kinds: bool = False,
+    say: Say = quiet,
+    keep: Keep = keep_nothing,
+) -> dict[str, Measured]:
+    """Measure every method on the test set with every seed; those in one_seed, which draw nothing, with the first.
+
+    draws of the bootstrap, 0 none; kinds adds the metrics of each kind of defect.
+    """
+    counts = draw_counts({k: tests.defective[tests.rows(k)] for k in tests.classes}, draws) if draws else {}
+    found = {}
+    for name, method in methods.items():
+        some = seeds[:1] if name in one_seed else seeds
+
+        def work(method: Method = method, name: str = name, some: Sequence[int] = some) -> dict[str, Any]:
+            runs, drawn = [], []
+            for seed in some:
+                say(f"{name}, seed {seed}: {len(tests.images)} images")
+                result = method(tests.images, tests.c, seed)
+                runs.append({**metrics(tests, result, kinds=kinds), **result.about})
+                drawn.append(metric_draws(tests, result, counts))
+            return {"runs": runs, "draws": {k: np.mean([d[k] for d in drawn], axis=0).tolist() for k in drawn[0]}}
+
+        kept = keep(name, work)
+        found[name] = Measured(kept["runs"], {k: np.array(v) for k, v in kept["draws"].items()})
+    return found
+
+
+def metrics(tests: TestSet, result: Scored, *, pixels: bool = True, kinds: bool = False) -> dict[str, Any]:
+    """Compute the metrics of each class, their mean over classes and, if asked, of each kind of defect.
+
+    A metric that does not exist is None, and "reasons" says why. Without pixels only the image scores count.
+    """
+    scores, maps = result.scores.double().numpy(), result.maps.double().numpy()
+
+    def of(rows: np.ndarray) -> dict[str, Any]:
+        masks = tests.masks_of(rows) if pixels else None
+        return metrics_of_images(scores[rows], maps[rows], tests.defective[rows], masks)
+
+    classes, by_kind = {}, {}
+    for name in tests.classes:
+        rows = tests.rows(name)
+        classes[name] = of(rows)
+        some = sorted(set(tests.kinds[rows].tolist()) - {"good"}) if kinds else ()
+        by_kind[name] = {kind: of(rows[np.isin(tests.kinds[rows], ["good", kind])]) for kind in some}
+    return {"mean": mean_over_classes(classes), "classes": classes, "kinds": by_kind}
+
+
+def metrics_of_images(
+    scores: Float[np.ndarray, " n"],
+    maps: Float[np.ndarray, "n h w"],
+    defective: Bool[np.ndarray, " n"],
+    masks: Bool[np.ndarray, "n h w"] | None,
+) -> dict[str, Any]:
+    """Compute the three metrics of some images, with reasons for those that do not exist."""
+    values: dict[str, Any] = dict.fromkeys(KEYS)
+    reasons: dict[str, str] = {}
+    if defective.all() or not defective.any():
+        reasons["i_auroc"] = "the images are all good or all defective"
+    else:
+        values["i_auroc"] = auroc(scores, defective)
+    if masks is None:
+        reasons["p_auroc"] = reasons["pro"] = "no masks"
+    elif not masks.any():
+        reasons["p_auroc"] = reasons["pro"] = "no defective pixel"
+    elif masks.all():
+        reasons["p_auroc"] = reasons["pro"] = "no normal pixel"
+    else:
+        values["p_auroc"] = auroc(maps, masks)
+        values["pro"] = pro(maps, masks)
+    return values | ({"reasons": reasons} if reasons else {})
+
+
+def mean_over_classes(classes: Mapping[str, Any]) -> dict[str, Any]:
+    """Average each metric over the classes that have it, and say which do not."""
+    mean: dict[str, Any] = {}
+    reasons = {}
+    for key in KEYS:
+        values = {name: m[key] for name, m in classes.items()}
+        have = [v for v in values.values() if v is not None]
+        without = [name for name, v in values.items() if v is None]
+        mean[key] = float(np.mean(have)) if have else None
+        if without:
+            reasons[key] = f"without {', '.join(without)}"
+    return mean | ({"reasons": reasons} if reasons else {})
+
+
+def metric_draws(
+    tests: TestSet, result: Scored, counts: Mapping[str, Float[np.ndarray, "draws _"]]
+) -> dict[str, Float[np.ndarray, " draws"]]:
+    """Compute each metric's mean over classes in every draw; a metric that no class has is left out."""
+    scores, maps = result.scores.double().numpy(), result.maps.double().numpy()
+    found: dict[str, list[np.ndarray]] = {key: [] for key in KEYS}
+    for name, drawn in counts.items():
+        rows = tests.rows(name)
+        bad, masks = tests.defective[rows], tests.masks_of(rows)
+        if bad.any() and not bad.all():
+            found["i_auroc"].append(image_draws(scores[rows], bad, drawn))
+        if masks is not None and masks.any() and not masks.all():
+            p_auroc, overlap = pixel_draws(maps[rows], masks, drawn)
+            found["p_auroc"].append(p_auroc)
+            found["pro"].append(overlap)
+    return {key: np.mean(each, axis=0) for key, each in found.items() if each}
+
+
+def gain(a: Measured, b: Measured) -> dict[str, list[float]]:
+    """Compute how far a is above b in each metric, and the two ends of the interval, on the same draws."""
+    ours, theirs = a.mean(), b.mean()
+    return {
+        key: [ours[key] - theirs[key], *ends(a.draws[key] - b.draws[key])]  # type: ignore[operator]
+        for key in a.draws
+        if key in b.draws
+    }
+
+
+class Experiment(NamedTuple):
+    """A list of named methods; the row that the others are compared with; further pairs; what else is recorded."""
+
+    methods: Mapping[str, Method]
+    against: str
+    gains: Iterable[tuple[str, str]] = ()
+    about: Mapping[str, Any] = MappingProxyType({})
+
+
+def section(experiment: Experiment, measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """Write an experiment down: {"against", "rows": {NAME: row}, "gains": {"A over B": ...}}, all as fractions.
+
+    A row holds the means over classes, their intervals, and the gain over the row "against" with its interval.
+    """
+    rows = {}
+    for name, m in measured.items():
+        extra = {k: v for k, v in m.runs[0].items() if k in ("weights", "levels")}
+        intervals = {key: ends(d) for key, d in m.draws.items()}
+        rows[name] = {**m.mean(), "interval": intervals, "gain": gain(m, measured[experiment.against]), **extra}
+    pairs = [(a, b) for a, b in experiment.gains if a in measured and b in measured]
+    gains = {f"{a} over {b}": gain(measured[a], measured[b]) for a, b in pairs}
+    return {"against": experiment.against, "rows": rows, "gains": gains, **experiment.about}
+
+
+def run_experiment(
+    tests: TestSet, experiment: Experiment, seed: int = 0, *, draws: int = DRAWS, **options: Any
+) -> dict[str, Any]:
+    """Measure an experiment and write it down; options are those of measure."""
+    return section(experiment, measure(tests, experiment.methods, seeds=(seed,), draws=draws, **options))
+
+
+def how_made(tests: TestSet, model: TimeNet, *code: str) -> dict[str, Any]:
+    """What every record says of how it was made; code names the modules of evidence that decide the numbers."""
+    return {
+        "preset": model.preset.name,
+        "images": len(tests.images),
+        "extractor": model.extractor,
+        **made_with(model.hashes, tests.data_sha256, *code),
+    }
+
+
+def check_names(names: Iterable[str], known: Collection[str], what: str) -> None:
+    """Refuse a name that is not among those known."""
+    for name in names:
+        if name not in known:
+            raise InputError(f"no {what} {name!r}: choose one of {', '.join(known)}")
+
+
+def percent(value: float | None) -> str:
+    """Write a fraction as a percentage of six characters, n/a for none."""
+    return f"{'n/a':>6}" if value is None else f"{100 * value:6.1f}"
+
+
+def own_gain(part: Mapping[str, Any], name: str) -> str:
+    """Write a row's gain in I-AUROC in words; "" for the row against, and where there is none."""
+    found = part["rows"][name]["gain"].get("i_auroc")
+    return "" if found is None or name == part["against"] else gain_words(found)
+
+
+def format_section(part: Mapping[str, Any]) -> str:
+    """Write a section as a table of percentages: the metrics, and the gain in I-AUROC with its interval."""
+    width = max(len(name) for name in part["rows"])
+    lines = [f"{'':<{width}}  I-AUR  P-AUR    PRO   I-AUROC against {part['against']}, 95 % interval"]
+    for name, row in part["rows"].items():
+        weights = f"  {row['weights']} weights" if "weights" in row else ""
+        cells = " ".join(percent(row[k]) for k in KEYS)
+        lines.append(f"{name:<{width}} {cells}   {own_gain(part, name):<24}{weights}".rstrip())
+    return "\n".join(lines)
+
+
+def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
+    """Keep the first so many good and defective test images of each class, the latter over all kinds in turn."""
+    kept: list[Sample] = []
+    for name in index.classes:
+        mine = [s for s in index.test if s.class_name == name]
+        kept += [s for s in mine if not s.defective][:good]
+        kinds = sorted({s.kind for s in mine if s.defective})
+        queues = [[s for s in mine if s.kind == kind] for kind in kinds]
+        in_turn = [q[i] for i in range(max(map(len, queues), default=0)) for q in queues if i < len(q)]
+        kept += in_turn[:defective]
+    return FolderIndex(index.root, index.classes, index.train, tuple(kept), index.notes)
