@@ -86,6 +86,6 @@ def model_of_unlike_networks():
         with torch.random.fork_rng():
             torch.manual_seed(0)
             models = Models(unlike(UNet(config), 0), unlike(UNet(config), 1), unlike(TPN(config), 2))
-        return TimeNet(CI, classes, models, build_extractor("embedded", "random", CI.levels))
+        return TimeNet(CI, classes, models, features=build_extractor("embedded", "random", CI.levels))
 
     return make

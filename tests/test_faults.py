@@ -167,7 +167,7 @@ def test_an_interrupted_stage_keeps_its_checkpoint(command, whole, tmp_path, num
         child.log.splitlines()[-1] == "error: interrupted: the same command with --resume goes on with what out holds"
     )
     assert checkpoint.is_file()
-    finished(tmp_path, command, whole, "flow")
+    finished(tmp_path, command, whole, stage="flow")
 
 
 def test_interrupted_couplings_are_made_by_the_next_run(command, whole, tmp_path):
@@ -179,7 +179,7 @@ def test_interrupted_couplings_are_made_by_the_next_run(command, whole, tmp_path
     assert child.stop_when((folder / "manifest.json").is_file, signal.SIGINT) == (True, 130), child.log
     assert child.log.splitlines()[-1].startswith("error: interrupted: the same command with --resume goes on")
     assert [p.name for p in folder.iterdir()] == ["manifest.json"]
-    finished(tmp_path, command, whole, "reflow")
+    finished(tmp_path, command, whole, stage="reflow")
 
 
 def test_a_second_run_on_one_folder_is_refused_and_a_killed_one_holds_nothing(command, tmp_path):
@@ -211,7 +211,7 @@ def test_no_room_for_a_checkpoint_keeps_the_older_one(command, whole, tmp_path):
     refused(full, "flow_0.safetensors cannot be written", "free some space, then go on with --resume")
     assert checkpoint.read_bytes() == before
     assert not list((tmp_path / "out").rglob("*.part"))
-    finished(tmp_path, command, whole, "flow")
+    finished(tmp_path, command, whole, stage="flow")
 
 
 def leave_memory(megabytes):

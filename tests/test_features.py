@@ -103,7 +103,9 @@ def test_the_shipped_extractor_is_the_file_that_is_shipped():
     for f, expected in zip(shipped(X), plain.eval()(X), strict=True):
         assert torch.equal(f, expected)
     sha256 = record["sha256"]
-    assert shipped.source == Source("embedded", "shipped", (1, 2, 3), "extractor.safetensors", sha256, None)
+    assert shipped.source == Source(
+        "embedded", "shipped", (1, 2, 3), file="extractor.safetensors", sha256=sha256, seed=None
+    )
 
 
 def test_embedded_weights_of_ones_own_need_their_record(tmp_path):
@@ -148,12 +150,12 @@ def test_a_network_that_timm_takes_apart_gets_all_its_weights(tmp_path, name, le
 @pytest.mark.usefixtures("hub")
 def test_what_was_used_is_told_without_its_folder(resnet18_file):
     digest = hashlib.sha256(resnet18_file.read_bytes()).hexdigest()
-    expected = Source("resnet18", "file", (3, 2), "resnet18.safetensors", digest, None)
+    expected = Source("resnet18", "file", (3, 2), file="resnet18.safetensors", sha256=digest, seed=None)
     for weights in (resnet18_file, resnet18_file.parent):
         made = build_extractor("resnet18", str(weights), (3, 2))
         assert (made.source, made.file) == (expected, resnet18_file)
     random = build_extractor("resnet18", "random", (1,), seed=7)
-    assert (random.source, random.file) == (Source("resnet18", "random", (1,), None, None, 7), None)
+    assert (random.source, random.file) == (Source("resnet18", "random", (1,), file=None, sha256=None, seed=7), None)
 
 
 def test_timm_means_its_cache_on_this_machine(resnet18_file, hub):

@@ -24,7 +24,7 @@ from timenet_lib.weights import load_into, load_stage, save_stage, shipped_weigh
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     about = {"preset": CI.as_dict(), "classes": ["die", "gear"]}
-    save_stage(folder, "flow_0", UNet(CI.unet_config(2)), about)
+    save_stage(folder, "flow_0", UNet(CI.unet_config(2)), record=about)
     return folder
 
 
@@ -134,7 +134,7 @@ def test_a_record_names_no_file_outside_its_folder(folder, where):
 
 def test_stages_of_unlike_classes_are_refused(folder):
     about = {"preset": CI.as_dict(), "classes": ["die", "nut"]}
-    save_stage(folder, "flow_1", UNet(CI.unet_config(2)), about)
+    save_stage(folder, "flow_1", UNet(CI.unet_config(2)), record=about)
     with pytest.raises(WeightsError, match="a mixture: flow_1 has another network, image size or classes"):
         TimeNet.from_pretrained(folder)
 
@@ -188,7 +188,7 @@ SOURCE = {"name": "embedded", "levels": [1, 2, 3], "sha256": None, "seed": 0}
 def calibrated(folder, known, method="flow_0", extractor=SOURCE):
     methods = {method: known}
     write_json(folder / FILE, {"weights": {"flow_0": "a"}, "extractor": extractor, "methods": methods})
-    return read_calibration(folder, {"flow_0": "a"}, SOURCE, ("flow_0",))
+    return read_calibration(folder, {"flow_0": "a"}, SOURCE, methods=("flow_0",))
 
 
 def test_a_calibration_comes_back(tmp_path):

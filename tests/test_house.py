@@ -116,7 +116,7 @@ def test_no_call_passes_more_than_three_arguments_by_position():
         node.name
         for tree in trees().values()
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and node.args.vararg is None)
     } - PAPERS_SYMBOLS
     found = []
     for file, tree in trees().items():

@@ -15,9 +15,9 @@ def test_loss_at_the_start_is_1_plus_the_mean_square_of_the_images():
     g = torch.Generator().manual_seed(0)
     x1 = torch.rand(64, 3, 16, 16, generator=g) * 2 - 1
     x0 = torch.randn(x1.shape, generator=g)
-    v = UNet(UNetConfig(16, 2, 8, (1, 2), 1, ()))
+    v = UNet(UNetConfig(16, 2, 8, multipliers=(1, 2), blocks=1, attention=()))
     with torch.no_grad():
-        loss = flow_loss(v, Pairs(x0, x1, torch.rand(64, generator=g), torch.zeros(64, dtype=torch.long)))
+        loss = flow_loss(v, Pairs(x0, x1, torch.rand(64, generator=g), c=torch.zeros(64, dtype=torch.long)))
     assert abs(float(loss.mean() - (1 + x1.square().mean()))) < 0.02
 
 
@@ -27,7 +27,7 @@ def test_flow_loss_of_the_true_velocity_is_zero(images):
             return images - x0
 
     x0 = torch.randn_like(images)
-    assert flow_loss(True_(), Pairs(x0, images, torch.rand(4), torch.zeros(4, dtype=torch.long))).max() == 0
+    assert flow_loss(True_(), Pairs(x0, images, torch.rand(4), c=torch.zeros(4, dtype=torch.long))).max() == 0
 
 
 def test_perceptual_distance_is_the_lpips_formula(images):
@@ -51,7 +51,7 @@ def batch(images):
     x_a = images.clone()
     x_a[:, :, :4, :4] = 1.0
     t = torch.tensor([0.3, 0.5, 0.83, 0.95])
-    return Repairs(torch.randn(images.shape, generator=g), x_a, images, t, torch.zeros(4, dtype=torch.long))
+    return Repairs(torch.randn(images.shape, generator=g), x_a, images, t=t, c=torch.zeros(4, dtype=torch.long))
 
 
 LPIPS = partial(perceptual_distance, build_extractor("embedded", "random", (1, 2, 3)))

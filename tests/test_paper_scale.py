@@ -190,7 +190,7 @@ def test_the_loss_of_flow_1_falls_where_flow_0_is_bent(trained, home, hub, mvtec
     head.copy_(0.03 * torch.randn(head.shape, generator=torch.Generator().manual_seed(0)))
     del record["sha256"]
     (home / "bent").mkdir()
-    save_stage(home / "bent", "flow_0", flow_0, record)
+    save_stage(home / "bent", "flow_0", flow_0, record=record)
     timenet(hub, "train", "reflow", "--preset", "paper", "--data", mvtec, *FEW, "--out", home / "bent")
     before, after = loss_before_and_after_reflow(home / "bent")
     assert before.min() > 1e-4

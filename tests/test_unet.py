@@ -85,7 +85,7 @@ def call(flow, x, t, c):
 )
 def test_a_t_outside_0_to_1_or_of_the_wrong_shape_is_refused(flow, images, t, message):
     with pytest.raises(InputError, match=message):
-        call(flow, images, t, torch.zeros(4, dtype=torch.long))
+        call(flow, images, t, c=torch.zeros(4, dtype=torch.long))
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_a_t_outside_0_to_1_or_of_the_wrong_shape_is_refused(flow, images, t, me
 )
 def test_a_class_out_of_range_is_refused(flow, images, c, message):
     with pytest.raises(InputError, match=message):
-        call(flow, images, torch.full((4,), 0.5), c)
+        call(flow, images, torch.full((4,), 0.5), c=c)
 
 
 def test_images_of_another_size_are_refused(flow):
     with pytest.raises(InputError, match=r"xt has shape \(1, 3, 12, 12\): this network takes \(b, 3, 16, 16\)"):
-        call(flow, torch.zeros(1, 3, 12, 12), torch.tensor([0.5]), torch.tensor([0]))
+        call(flow, torch.zeros(1, 3, 12, 12), torch.tensor([0.5]), c=torch.tensor([0]))
 
 
 def test_a_constant_for_each_class_is_beaten(images):
@@ -118,7 +118,7 @@ def test_a_constant_for_each_class_is_beaten(images):
     flow = UNet(SMALL)
     optimizer = torch.optim.Adam(flow.parameters(), lr=5e-3)
     for _ in range(150):
-        loss = flow_loss(flow, Pairs(x0, images, t, c)).mean()
+        loss = flow_loss(flow, Pairs(x0, images, t, c=c)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -14,7 +14,7 @@ from timenet_lib.weights import load_into, load_stage, save_stage, shipped_weigh
 def stage(tmp_path):
     torch.manual_seed(0)
     net = nn.Linear(3, 2)
-    save_stage(tmp_path, "flow_0", net, {"seed": 7})
+    save_stage(tmp_path, "flow_0", net, record={"seed": 7})
     return tmp_path, net
 
 

@@ -82,7 +82,7 @@ def with_defects(
         torch.cat([normal, as_uint8(anomalous)]),
         torch.cat([torch.zeros_like(masks), masks]),
         torch.cat([c, labels]),
-        torch.arange(2 * len(normal)) >= len(normal),
+        defective=torch.arange(2 * len(normal)) >= len(normal),
     )
 
 
@@ -125,7 +125,7 @@ class TimeNet:
             weights = own_extractor(folder, preset.extractor_weights)
         features = build_extractor(preset.extractor, weights, preset.levels)
         model = cls(preset, classes, Models(flow_0, flow_1, tpn), features.to(device), records, device)
-        model.calibration = read_calibration(folder, model.hashes, model.extractor, model.methods)
+        model.calibration = read_calibration(folder, model.hashes, model.extractor, methods=model.methods)
         scorings = {known.scoring for known in model.calibration.values()}
         if len(scorings) > 1:
             raise WeightsError(f"{folder} was calibrated with another scoring for each method: calibrate it again")
@@ -147,7 +147,7 @@ class TimeNet:
                     shutil.copyfile(file.with_suffix(suffix), draft / f"extractor{suffix}")
             for name, record in self.records.items():
                 module = getattr(self.models, name)
-                save_stage(draft, name, module, {**record, "preset": preset.as_dict()})
+                save_stage(draft, name, module, record={**record, "preset": preset.as_dict()})
             self.save_calibration(draft)
         return folder
 
@@ -257,9 +257,29 @@ class TimeNet:
         scores = image_score(maps, self.scoring.padded)
         t_map = torch.cat(t_maps) if t_maps else None
         if known is None:
-            return Prediction(scores, maps, x1_hat, t_map, None, None, None, None, names)
+            return Prediction(
+                scores,
+                maps,
+                x1_hat,
+                timestep_map=t_map,
+                threshold=None,
+                pixel_threshold=None,
+                defective=None,
+                mask=None,
+                classes=names,
+            )
         defective, mask = scores >= known.threshold, maps >= known.pixel_threshold
-        return Prediction(scores, maps, x1_hat, t_map, known.threshold, known.pixel_threshold, defective, mask, names)
+        return Prediction(
+            scores,
+            maps,
+            x1_hat,
+            timestep_map=t_map,
+            threshold=known.threshold,
+            pixel_threshold=known.pixel_threshold,
+            defective=defective,
+            mask=mask,
+            classes=names,
+        )
 
     def names(
         self, x1: Float[Tensor, "b 3 h w"], classes: str | Sequence[str] | None, seed: int = 0
@@ -337,12 +357,12 @@ class TimeNet:
             maps = score_maps(parts, self.scoring, "calibrated", calibrated=ratios)
             threshold = max_f1_threshold(image_score(maps, self.scoring.padded).numpy(), with_both.defective.numpy())
             pixel_threshold = max_f1_threshold(maps.numpy(), with_both.masks.numpy())
-            found[method] = Calibration(ratios, threshold, pixel_threshold, self.scoring)
+            found[method] = Calibration(ratios, threshold, pixel_threshold, scoring=self.scoring)
         self.calibration = found
 
     def save_calibration(self, folder: Path) -> None:
         """Write calibration.json into the folder of the weights that it belongs to."""
-        write_calibration(folder, self.calibration, self.hashes, self.extractor)
+        write_calibration(folder, self.calibration, self.hashes, extractor=self.extractor)
 
 
 def calibrate_folder(

@@ -120,7 +120,7 @@ def bootstrap_interval(
     between trainings is not in it. It costs num_samples calls of metric: about 0.1 s each for pro of 600 maps of
     64 x 64, for which 200 are enough.
     """
-    check_bootstrap(arrays, strata, num_samples, level)
+    check_bootstrap(arrays, strata, num_samples, level=level)
     groups = [np.flatnonzero(strata == kind) for kind in np.unique(strata)]
     values = np.empty(num_samples)
     for i in range(num_samples):

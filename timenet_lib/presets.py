@@ -70,7 +70,14 @@ class Preset:
 
     def unet_config(self, num_classes: int) -> UNetConfig:
         """Get the shape of flow_0, flow_1 and TPN for this number of classes."""
-        return UNetConfig(self.image_size, num_classes, self.base, self.multipliers, self.blocks, self.attention)
+        return UNetConfig(
+            self.image_size,
+            num_classes,
+            self.base,
+            multipliers=self.multipliers,
+            blocks=self.blocks,
+            attention=self.attention,
+        )
 
     def as_dict(self) -> dict[str, object]:
         """Get the fields as plain values that JSON can hold."""

@@ -109,7 +109,7 @@ class Synthesiser:
         """Draw these samples of one training step."""
         drawn = [self.sample(step, i) for i in samples]
         x_a, x1, masks, c = (torch.stack(column) for column in zip(*drawn, strict=True))
-        return Synthesised(x_a, x1, masks, c)
+        return Synthesised(x_a, x1, masks, c=c)
 
     def sample(self, step: int, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw one anomalous image, with the clean one, the mask and the class."""

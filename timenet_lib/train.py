@@ -130,4 +130,4 @@ def repairs(synthesiser: Synthesiser, working_point: float, *, step: int, sample
     x_a, x1, _, c = synthesiser.batch(step, samples)
     t = noise_levels(working_point, step=step, samples=samples, seed=seed)
     x0 = torch.stack([torch.randn(x1.shape[1:], generator=generator(seed, "tpn noise", step, i)) for i in samples])
-    return Repairs(x0, x_a, x1, t, c)
+    return Repairs(x0, x_a, x1, t=t, c=c)

@@ -63,7 +63,7 @@ class Backbone(nn.Module):
         self.encoder, self.downs = nn.ModuleList(), nn.ModuleList()
         for i, c in enumerate(channels):
             for _ in range(config.blocks):
-                self.encoder.append(Block(now, c, width, attends[i]))
+                self.encoder.append(Block(now, c, width, attention=attends[i]))
                 now = c
                 skips.append(c)
             if i + 1 < len(channels):
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
         self.decoder_channels: list[int] = []
         for i, c in reversed(list(enumerate(channels))):
             for _ in range(config.blocks + 1):
-                self.decoder.append(Block(now + skips.pop(), c, width, attends[i]))
+                self.decoder.append(Block(now + skips.pop(), c, width, attention=attends[i]))
                 self.decoder_channels.append(c)
                 now = c
             if i > 0:

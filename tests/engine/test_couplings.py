@@ -48,7 +48,7 @@ def test_couplings_are_the_flow_of_their_noise_in_half_precision(tmp_path):
     assert len(couplings) == 10
     for i in (0, 4, 9):
         x0, x1, c = couplings[i]
-        assert torch.equal(x0, coupling_noise(5, 1, range(i, i + 1), 8)[0])
+        assert torch.equal(x0, coupling_noise(5, 1, range(i, i + 1), size=8)[0])
         assert int(c) == i % 3
         growth = torch.tensor(0.5).exp()
         assert torch.allclose(x1, growth * x0 + c * (growth - 1) / 0.5, atol=5e-3)
@@ -57,7 +57,7 @@ def test_couplings_are_the_flow_of_their_noise_in_half_precision(tmp_path):
 
 
 def test_each_k_has_noise_of_its_own():
-    assert not torch.equal(coupling_noise(5, 1, range(2), 8), coupling_noise(5, 2, range(2), 8))
+    assert not torch.equal(coupling_noise(5, 1, range(2), size=8), coupling_noise(5, 2, range(2), size=8))
 
 
 def test_the_shares_of_two_processes_make_the_set_of_one(tmp_path):

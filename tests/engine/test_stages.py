@@ -131,7 +131,7 @@ def test_a_tpn_of_another_flow_1_is_refused(trained, tmp_path):
     copy = copy_of(trained, tmp_path)
     flow, record = load_flow(copy, "flow_1")
     flow.backbone.stem.bias.data += 1
-    save_stage(copy, "flow_1", flow, {k: v for k, v in record.items() if k not in ("sha256", "stage")})
+    save_stage(copy, "flow_1", flow, record={k: v for k, v in record.items() if k not in ("sha256", "stage")})
     with pytest.raises(WeightsError, match="another flow_1"):
         load_tpn(copy)
 

@@ -86,8 +86,8 @@ def no_work(tmp_path, monkeypatch):
         raise Reached("here the work would begin")
 
     image, label = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.tensor([0])
-    data = TrainingSet(image, label, image, label, ("die",), "0" * 64)
-    index = FolderIndex(tmp_path, ("die",), (), (), ())
+    data = TrainingSet(image, label, image, held_out_labels=label, classes=("die",), data_hash="0" * 64)
+    index = FolderIndex(tmp_path, ("die",), (), test=(), notes=())
 
     def begin_training(run, **options):
         budget = Budget(run.steps or run.preset.flow_steps, run.minutes)

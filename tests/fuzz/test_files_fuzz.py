@@ -49,9 +49,9 @@ def whole(tmp_path_factory):
         for p in net.parameters():
             p.data = 0.1 * torch.randn(p.shape, generator=g)
         about = {"preset": PRESET.as_dict(), "classes": ["die", "gear"], "parents": parent, "seed": 0}
-        parent = {name: save_stage(made, name, net, about)}
+        parent = {name: save_stage(made, name, net, record=about)}
     net = build_extractor("embedded", "random", PRESET.levels).net
-    save_stage(made, "extractor", net, {"classes": ["die"]})
+    save_stage(made, "extractor", net, record={"classes": ["die"]})
     model = TimeNet.from_pretrained(made)
     x = torch.rand(4, 3, SIZE, SIZE, generator=g) * 2 - 1
     model.calibrate(x, "die", textures=torch.randint(256, (2, 3, SIZE, SIZE), generator=g, dtype=torch.uint8))
@@ -145,7 +145,7 @@ def test_checkpoints_are_resumed_from_or_say_why_not(scratch, examples):
     def draw(step, samples, stop=-1):
         if step == stop:
             raise KeyboardInterrupt
-        return Pairs(x, x, torch.tensor([0.1, 1.0]), torch.tensor([0, 0]))
+        return Pairs(x, x, torch.tensor([0.1, 1.0]), c=torch.tensor([0, 0]))
 
     def train(steps, draw, **options):
         job = Job(
@@ -244,6 +244,6 @@ def test_a_stage_needs_no_memory_before_its_weights_are_known_to_fit(tmp_path):
     """A record that names a network of hundreds of gigabytes, beside a few bytes of weights."""
     preset = CI.as_dict() | {"base": 1024, "multipliers": [64] * 3, "attention": []}
     for name, net in (("flow_0", UNet(CI.unet_config(1))), ("tpn", TPN(CI.unet_config(1)))):
-        save_stage(tmp_path, name, net, {"preset": preset, "classes": ["die"]})
+        save_stage(tmp_path, name, net, record={"preset": preset, "classes": ["die"]})
     with pytest.raises(TimeNetError, match=r"flow_0\.safetensors was made for another configuration"):
         TimeNet.from_pretrained(tmp_path)

@@ -54,12 +54,12 @@ def batch():
     x0, x1 = torch.randn(3, 3, 32, 32, generator=g), torch.rand(3, 3, 32, 32, generator=g) * 2 - 1
     x_a = x1.clone()
     x_a[:, :, 8:16, 8:16] = 1
-    return path.Repairs(x0, x_a, x1, torch.tensor([0.2, 0.83, 0.95]), torch.tensor([0, 2, 1]))
+    return path.Repairs(x0, x_a, x1, t=torch.tensor([0.2, 0.83, 0.95]), c=torch.tensor([0, 2, 1]))
 
 
 @pytest.fixture(scope="module")
 def pairs(batch):
-    return path.Pairs(batch.x0, batch.x1, batch.t, batch.c)
+    return path.Pairs(batch.x0, batch.x1, batch.t, c=batch.c)
 
 
 def features(x):
@@ -180,7 +180,7 @@ def test_all_three_stages_train_as_the_librarys_do(one, models, config):
     start = models.flow_0.state_dict()
 
     def compare(ours, library, loss, their_loss, draw):
-        close(steps_of(one, ours, loss, draw), steps_of(train, library, their_loss, draw))
+        close(steps_of(one, ours, loss, draw=draw), steps_of(train, library, their_loss, draw=draw))
         for (name, a), (same_name, b) in zip(ours.named_parameters(), library.named_parameters(), strict=True):
             assert name == same_name
             torch.testing.assert_close(a, b, **SAME)
@@ -188,7 +188,7 @@ def test_all_three_stages_train_as_the_librarys_do(one, models, config):
     def draw_pairs(step):
         return train.independent_pairs(images, labels, step=step, samples=samples, seed=0)
 
-    compare(mine, theirs, one.flow_loss, losses.flow_loss, draw_pairs)
+    compare(mine, theirs, one.flow_loss, their_loss=losses.flow_loss, draw=draw_pairs)
     flow_0 = {k: w.clone() for k, w in mine.state_dict().items()}
     assert not torch.equal(flow_0["backbone.stem.weight"], start["backbone.stem.weight"])
 
@@ -197,7 +197,7 @@ def test_all_three_stages_train_as_the_librarys_do(one, models, config):
     def draw_couplings(step):
         return train.coupled_pairs(couplings, step=step, samples=samples, seed=0)
 
-    compare(mine, theirs, one.flow_loss, losses.flow_loss, draw_couplings)
+    compare(mine, theirs, one.flow_loss, their_loss=losses.flow_loss, draw=draw_couplings)
     assert not torch.equal(flow_0["backbone.stem.weight"], mine.backbone.stem.weight)
     flow_1 = {k: w.clone() for k, w in mine.state_dict().items()}
 
@@ -208,6 +208,12 @@ def test_all_three_stages_train_as_the_librarys_do(one, models, config):
 
     v = one.SteeredFlow(mine.requires_grad_(False), one.TPN.from_flow(mine, 0.83))
     library_v = SteeredFlow(theirs.requires_grad_(False), TPN.from_flow(theirs, 0.83))
-    compare(v, library_v, partial(one.tpn_loss, lpips=lpips), partial(losses.tpn_loss, lpips=lpips), draw_repairs)
+    compare(
+        v,
+        library_v,
+        partial(one.tpn_loss, lpips=lpips),
+        their_loss=partial(losses.tpn_loss, lpips=lpips),
+        draw=draw_repairs,
+    )
     assert all(a.conv.weight.any() for a in v.tpn.adapters)
     assert all(torch.equal(w, flow_1[k]) for k, w in mine.state_dict().items())

@@ -69,7 +69,7 @@ def architecture_figure(flow: UNet, tpn: TPN) -> Figure:
         block(ax, (0.7, y), text, colour=GREY, size=(0.95, 0.5), fill=0.1)
         arrow(ax, (1.18, y), (first[0] - BLOCK / 2, first[1]))
     end = steered[-1][0] + BLOCK / 2
-    outputs(ax, end, steering[-1][1], steered[-1][1])
+    outputs(ax, end, steering[-1][1], v_height=steered[-1][1])
     for y, says, colour in ((high, "TPN: trained, not told t", green), (low, "flow 1: frozen", "#9A6700")):
         ax.text(left - BLOCK / 2, y + 0.5, says, color=colour, fontsize=11, weight="bold")
     bottom = low - low_depth - 0.4

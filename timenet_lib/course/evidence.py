@@ -79,7 +79,7 @@ def with_interval(row: Mapping[str, Any], key: str) -> str:
 
 def said(table: str, class_name: str, method: str, *metrics: str) -> str:
     """Write reported numbers, "97.5/97.9"; "" where nothing is reported."""
-    values = [reported_value(table, class_name, method, m) for m in metrics]
+    values = [reported_value(table, class_name, method, metric=m) for m in metrics]
     return "" if all(v is None for v in values) else "/".join("n/a" if v is None else f"{v:.1f}" for v in values)
 
 
@@ -146,19 +146,19 @@ def table_3(ablations: Mapping[str, Any]) -> Table:
     """Make table 3: steps."""
     papers = {f"{m}, {n}": f"{m} {n} step{'s' * (n > 1)}" for m in ("flow_0", "flow_1") for n in (1, 3, 5, 10)}
     papers["timenet, 1"] = "TimeNet 1 step"
-    return section_table(ablations, "steps", "Table 3, sampling steps at t = 0.80", "3", papers)
+    return section_table(ablations, "steps", "Table 3, sampling steps at t = 0.80", number="3", papers=papers)
 
 
 def table_4(ablations: Mapping[str, Any]) -> Table:
     """Make table 4: extractors."""
     names = [n for n in ablations["sections"]["extractors"]["rows"] if n != "embedded"]
-    return section_table(ablations, "extractors", "Table 4, extractors", "4", {n: n for n in names})
+    return section_table(ablations, "extractors", "Table 4, extractors", number="4", papers={n: n for n in names})
 
 
 def table_5(ablations: Mapping[str, Any]) -> Table:
     """Make table 5: levels."""
     wide = [n for n in ablations["sections"]["levels"]["rows"] if n.startswith("Wide")]
-    return section_table(ablations, "levels", "Table 5, levels", "5", {n: n.split()[-1] for n in wide})
+    return section_table(ablations, "levels", "Table 5, levels", number="5", papers={n: n.split()[-1] for n in wide})
 
 
 def standing() -> Table:

@@ -50,7 +50,7 @@ def independent_points(step: int, *, size: int, seed: int) -> Pairs:
     g = generator(*key)
     c = torch.randint(len(CLASSES), (size,), generator=g)
     t = torch.rand(size, generator=g)
-    return Pairs(noise_points(size, *key, "x0"), sample_points(c, *key, "x1"), t, c)
+    return Pairs(noise_points(size, *key, "x0"), sample_points(c, *key, "x1"), t, c=c)
 
 
 def coupled_points(couplings: tuple[Tensor, Tensor, Tensor], step: int, *, size: int, seed: int) -> Pairs:
@@ -58,7 +58,7 @@ def coupled_points(couplings: tuple[Tensor, Tensor, Tensor], step: int, *, size:
     x0, x1, c = couplings
     g = generator(seed, "coupled points", step)
     i = torch.randint(len(x0), (size,), generator=g)
-    return Pairs(x0[i], x1[i], torch.rand(size, generator=g), c[i])
+    return Pairs(x0[i], x1[i], torch.rand(size, generator=g), c=c[i])
 
 
 def exact_velocity(xt: Float[Tensor, "b 2"], t: Float[Tensor, " b"], c: Int[Tensor, " b"]) -> Float[Tensor, "b 2"]:

@@ -85,7 +85,7 @@ def pairs_figure(panels: Mapping[str, Coupled], *, count: int = 60) -> Figure:
     figure, axes = plane_figure(list(panels))
     for ax, (name, columns) in zip(axes, panels.items(), strict=True):
         x0, x1, c = (x[:count] for x in columns)
-        draw_ways(ax, torch.stack([x0, x1]), c, look(name)[1])
+        draw_ways(ax, torch.stack([x0, x1]), c, colour=look(name)[1])
     legend(figure)
     return figure
 
@@ -96,7 +96,7 @@ def trajectories_figure(panels: Mapping[str, Path], *, count: int = 80) -> Figur
     figure, axes = plane_figure(list(panels))
     for ax, (name, (path, c)) in zip(axes, panels.items(), strict=True):
         draw_blobs(ax, c[:count])
-        draw_ways(ax, path[:, :count], c[:count], look(name)[1])
+        draw_ways(ax, path[:, :count], c[:count], colour=look(name)[1])
     legend(figure)
     return figure
 

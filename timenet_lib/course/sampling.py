@@ -62,7 +62,7 @@ def loss_by_t(
 ) -> list[float]:
     """Compute the mean of loss (4) in the middle of each bin of t, over images with fresh independent noise."""
     x0 = fresh_noise(seed, range(len(x1)), tuple(x1.shape[1:]))
-    return [float(flow_loss(v, Pairs(x0, x1, full_t((i + 0.5) / bins, x1), c)).mean()) for i in range(bins)]
+    return [float(flow_loss(v, Pairs(x0, x1, full_t((i + 0.5) / bins, x1), c=c)).mean()) for i in range(bins)]
 
 
 def training_figure(records: Mapping[str, Mapping[str, Any]], by_t: Mapping[str, Sequence[float]]) -> Figure:

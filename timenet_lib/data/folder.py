@@ -87,7 +87,9 @@ def index_folder(root: str | Path, parts: Sequence[str] = PARTS) -> FolderIndex:
     """
     scan = _Scan(Path(root).expanduser(), parts)
     scan.problems.raise_if_any()
-    return FolderIndex(scan.root, tuple(scan.classes), tuple(scan.train), tuple(scan.test), tuple(scan.notes))
+    return FolderIndex(
+        scan.root, tuple(scan.classes), tuple(scan.train), test=tuple(scan.test), notes=tuple(scan.notes)
+    )
 
 
 def find_problems(root: str | Path, parts: Sequence[str] = PARTS) -> list[str]:
@@ -153,7 +155,7 @@ class _Scan:
         if folder / GOOD not in folders:
             self.problems.say(folder / GOOD, "no such folder, so no training image; put normal images there")
             return
-        self.train += [Sample(path, class_name, GOOD, None) for path in self.problems.images(folder / GOOD)]
+        self.train += [Sample(path, class_name, GOOD, mask_path=None) for path in self.problems.images(folder / GOOD)]
 
     def _scan_test(self, class_name: str) -> None:
         folder = self.root / class_name / "test"
@@ -165,7 +167,7 @@ class _Scan:
             self.problems.say(folder, "no folder of images in it; put test images in test/good and test/KIND")
         masks = self._pair_masks(class_name, images)
         for kind, paths in images.items():
-            self.test += [Sample(path, class_name, kind, masks.get(path)) for path in paths]
+            self.test += [Sample(path, class_name, kind, mask_path=masks.get(path)) for path in paths]
         if any(paths for kind, paths in images.items() if kind != GOOD) and not masks:
             self.notes.append(f"{class_name}: no masks; image-level metrics only")
         if images and (GOOD not in images or len(images) == 1):

@@ -15,21 +15,21 @@ class Counts(NamedTuple):
 
 
 MVTEC_COUNTS = {
-    "bottle": Counts(209, 20, 63, 3),
-    "cable": Counts(224, 58, 92, 8),
-    "capsule": Counts(219, 23, 109, 5),
-    "carpet": Counts(280, 28, 89, 5),
-    "grid": Counts(264, 21, 57, 5),
-    "hazelnut": Counts(391, 40, 70, 4),
-    "leather": Counts(245, 32, 92, 5),
-    "metal_nut": Counts(220, 22, 93, 4),
-    "pill": Counts(267, 26, 141, 7),
-    "screw": Counts(320, 41, 119, 5),
-    "tile": Counts(230, 33, 84, 5),
-    "toothbrush": Counts(60, 12, 30, 1),
-    "transistor": Counts(213, 60, 40, 4),
-    "wood": Counts(247, 19, 60, 5),
-    "zipper": Counts(240, 32, 119, 7),
+    "bottle": Counts(209, 20, 63, kinds=3),
+    "cable": Counts(224, 58, 92, kinds=8),
+    "capsule": Counts(219, 23, 109, kinds=5),
+    "carpet": Counts(280, 28, 89, kinds=5),
+    "grid": Counts(264, 21, 57, kinds=5),
+    "hazelnut": Counts(391, 40, 70, kinds=4),
+    "leather": Counts(245, 32, 92, kinds=5),
+    "metal_nut": Counts(220, 22, 93, kinds=4),
+    "pill": Counts(267, 26, 141, kinds=7),
+    "screw": Counts(320, 41, 119, kinds=5),
+    "tile": Counts(230, 33, 84, kinds=5),
+    "toothbrush": Counts(60, 12, 30, kinds=1),
+    "transistor": Counts(213, 60, 40, kinds=4),
+    "wood": Counts(247, 19, 60, kinds=5),
+    "zipper": Counts(240, 32, 119, kinds=7),
 }
 
 

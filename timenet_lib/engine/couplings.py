@@ -102,11 +102,11 @@ def make_couplings(
             continue
         if minutes is not None and done and time.monotonic() - begin > 60 * minutes:
             break
-        x0 = coupling_noise(seed, k, indices, manifest.size).to(device)
+        x0 = coupling_noise(seed, k, indices, size=manifest.size).to(device)
         c = torch.tensor([i % manifest.classes for i in indices], device=device)
         with torch.no_grad():
             x1, nfe = rk45(v, x0, torch.zeros(len(c), device=device), c, tol=manifest.tol)
-        write_range(path, x1.half().cpu(), c.cpu(), nfe)
+        write_range(path, x1.half().cpu(), c.cpu(), nfe=nfe)
         done += 1
 
 
@@ -166,7 +166,7 @@ class Couplings:
         with safe_open(self.files[number], "pt") as file:
             x1, c = file.get_slice("x1")[place], file.get_slice("c")[place : place + 1][0]
         index = int(self.files[number].stem.split("-")[0]) + place
-        x0 = coupling_noise(self.manifest.seed, self.manifest.k, range(index, index + 1), x1.shape[-1])[0]
+        x0 = coupling_noise(self.manifest.seed, self.manifest.k, range(index, index + 1), size=x1.shape[-1])[0]
         return x0, x1.float(), c
 
 

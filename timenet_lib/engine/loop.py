@@ -112,7 +112,7 @@ def run_job(
                     t = getattr(batch, "t", None)
                     history.add(accelerator.gather(losses), None if t is None else accelerator.gather(t), before)
                     history.seconds += time.monotonic() - begun
-                    report(bar, job, history, accelerator.num_processes)
+                    report(bar, job, history, processes=accelerator.num_processes)
                     if main and time.monotonic() - written > save_every:
                         save()
                         written = time.monotonic()

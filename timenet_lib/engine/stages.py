@@ -150,7 +150,7 @@ class Run:
     def finish(self, stage: str, module: nn.Module, record: dict[str, Any]) -> None:
         """Write the finished stage, by one process for all."""
         if self.accelerator.is_main_process:
-            save_stage(self.out, stage, module, record)
+            save_stage(self.out, stage, module, record=record)
         self.drop_checkpoint(stage)
         self.accelerator.wait_for_everyone()
 

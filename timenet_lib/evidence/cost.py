@@ -107,10 +107,10 @@ def training_costs(preset: Preset, num_classes: int) -> list[TrainingCost]:
         x, t, c = torch.empty(1, 3, config.image_size, config.image_size), torch.empty(1), torch.empty(1).long()
 
     def flow_step() -> Tensor:
-        return flow_loss(flow, Pairs(x, x, t, c)).mean()
+        return flow_loss(flow, Pairs(x, x, t, c=c)).mean()
 
     def tpn_step() -> Tensor:
-        return tpn_loss(SteeredFlow(frozen, tpn), Repairs(x, x, x, t, c), lpips=lpips).mean()
+        return tpn_loss(SteeredFlow(frozen, tpn), Repairs(x, x, x, t=t, c=c), lpips=lpips).mean()
 
     flow_cost, tpn_cost = of_a_step(flow_step, flow), of_a_step(tpn_step, tpn, frozen, features, vgg)
     return [

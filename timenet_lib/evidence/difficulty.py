@@ -55,7 +55,7 @@ def bound_a(tests: TestSet, train: FolderIndex) -> dict[str, dict[str, float]]:
 
 def validation_draw(model: TimeNet) -> TestSet:
     """Load the validation draw, on which the data set was tuned: other images than those of training and test."""
-    folder = drawn_folder(model.preset.image_size, VALIDATION_SEED, **PER_CLASS)
+    folder = drawn_folder(size=model.preset.image_size, seed=VALIDATION_SEED, **PER_CLASS)
     return TestSet.load(index_folder(folder, parts=("test",)), model)
 
 

@@ -242,7 +242,7 @@ def metrics(tests: TestSet, result: Scored, *, pixels: bool = True, kinds: bool 
 
     def of(rows: np.ndarray) -> dict[str, Any]:
         masks = tests.masks_of(rows) if pixels else None
-        return metrics_of_images(scores[rows], maps[rows], tests.defective[rows], masks)
+        return metrics_of_images(scores[rows], maps[rows], tests.defective[rows], masks=masks)
 
     classes, by_kind = {}, {}
     for name in tests.classes:
@@ -400,4 +400,4 @@ def stratified(index: FolderIndex, good: int, defective: int) -> FolderIndex:
         queues = [[s for s in mine if s.kind == kind] for kind in kinds]
         in_turn = [q[i] for i in range(max(map(len, queues), default=0)) for q in queues if i < len(q)]
         kept += in_turn[:defective]
-    return FolderIndex(index.root, index.classes, index.train, tuple(kept), index.notes)
+    return FolderIndex(index.root, index.classes, index.train, test=tuple(kept), notes=index.notes)

@@ -96,7 +96,7 @@ def difference(table: str, a: str, b: str) -> Callable[[str], float | None]:
     """Say how a reported difference is read, in points."""
 
     def of(key: str) -> float | None:
-        first, second = (reported_value(table, "mean", m, key) for m in (a, b))
+        first, second = (reported_value(table, "mean", m, metric=key) for m in (a, b))
         return None if first is None or second is None else first - second
 
     return of
@@ -105,11 +105,11 @@ def difference(table: str, a: str, b: str) -> Callable[[str], float | None]:
 CLAIMS = {
     "one_step_flow_0": Claim(
         "One step is as good as ten (flow 0)", of_pair("steps", "flow_0, 1 over flow_0, 10"),
-        difference("3", "flow_0 1 step", "flow_0 10 steps"), MARGIN,
+        difference("3", "flow_0 1 step", "flow_0 10 steps"), margin=MARGIN,
     ),
     "one_step_flow_1": Claim(
         "One step is as good as ten (flow 1)", of_pair("steps", "flow_1, 1 over flow_1, 10"),
-        difference("3", "flow_1 1 step", "flow_1 10 steps"), MARGIN,
+        difference("3", "flow_1 1 step", "flow_1 10 steps"), margin=MARGIN,
     ),
     "reflow": Claim(
         "Reflow helps the one step", of_pair("steps", "flow_1, 1 over flow_0, 1"),
@@ -122,7 +122,7 @@ CLAIMS = {
     "optimum": Claim("t has its best inside: 0.8 above 0.5 and 0.95", inside, lambda key: None),
     "levels": Claim(
         "f2-4 are as good as f1-5 (WideResNet101)", of_pair("levels", "WideResNet101 f2-4 over WideResNet101 f1-5"),
-        difference("5", "f2-4", "f1-5"), MARGIN,
+        difference("5", "f2-4", "f1-5"), margin=MARGIN,
     ),
 }  # fmt: skip
 

@@ -83,7 +83,7 @@ def measure_straightness(
     x1 = euler(noting, x0, t, c, num_steps=num_steps).x1
     off = [(x1 - x0 - velocity).square().flatten(1).mean(dim=1) for velocity in velocities]
     one = one_step(lambda *_: velocities[0], x0, t, c).x1
-    return Straightness(torch.stack(off).mean(dim=0), (one - x1).square().flatten(1).mean(dim=1), x1, one)
+    return Straightness(torch.stack(off).mean(dim=0), (one - x1).square().flatten(1).mean(dim=1), x1, one_step=one)
 
 
 def measure_flows(

@@ -77,7 +77,9 @@ def diffused(
     k = torch.tensor([integer(g, DIFFUSION_STEPS) for g in generators])
     noise = torch.stack([torch.randn(images.shape[1:], generator=g) for g in generators])
     x1 = as_float(images[chosen])
-    return Diffused(scheduler.add_noise(x1, noise, k), as_t(k), labels[chosen], scheduler.get_velocity(x1, noise, k))
+    return Diffused(
+        scheduler.add_noise(x1, noise, k), as_t(k), labels[chosen], target=scheduler.get_velocity(x1, noise, k)
+    )
 
 
 def diffusion_loss(net: torch.nn.Module, batch: Diffused) -> Float[Tensor, " b"]:

@@ -28,7 +28,10 @@ def reported() -> tuple[Reported, ...]:
     with FILE.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         return tuple(
-            Reported(r["table"], r["class"], r["method"], r["metric"], float(r["value"]), r["source"]) for r in rows
+            Reported(
+                r["table"], r["class"], r["method"], metric=r["metric"], value=float(r["value"]), source=r["source"]
+            )
+            for r in rows
         )
 
 
@@ -56,16 +59,18 @@ def format_beside(results: dict[str, Any]) -> str:
         f"{'class':<12}" + "".join(f"{h:>20}" for h in heads),
     ]
     for name in [*classes, "mean"]:
-        cells = [beside(results["methods"][m], "1", name, methods[m], k) for m, k in columns]
+        cells = [beside(results["methods"][m], "1", name, method=methods[m], metric=k) for m, k in columns]
         lines.append(f"{name:<12}" + "".join(f"{c:>20}" for c in cells))
     for m, name in methods.items():
-        lines.append(f"{f'{name} PRO':<12}" + f"{beside(results['methods'][m], '2', 'mean', name, 'pro'):>20}")
+        lines.append(
+            f"{f'{name} PRO':<12}" + f"{beside(results['methods'][m], '2', 'mean', method=name, metric='pro'):>20}"
+        )
     return "\n".join(lines)
 
 
 def beside(ours: dict[str, Any], table: str, class_name: str, method: str, metric: str) -> str:
     """Return our number and the reported one, as "95.8 / 97.5"."""
     mine = (ours["mean"] if class_name == "mean" else ours["classes"][class_name])[metric]
-    theirs = reported_value(table, class_name, method, metric)
+    theirs = reported_value(table, class_name, method, metric=metric)
     shown = [f"{100 * mine:.1f}" if mine is not None else "n/a", f"{theirs:.1f}" if theirs is not None else "n/a"]
     return " / ".join(shown)

@@ -19,12 +19,11 @@ from safetensors.torch import save
 from timenet_lib.console import Say, quiet
 from timenet_lib.data.drawn import drawn_folder
 from timenet_lib.data.folder import FolderIndex, index_folder
-from timenet_lib.data.problems import nearest
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import load_training_set, training_index
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.stages import Run
-from timenet_lib.errors import InputError
+from timenet_lib.errors import InputError, nearest
 from timenet_lib.evidence.benchmark import Rivals, format_benchmark, run_benchmark
 from timenet_lib.evidence.cost import OWN, RIVALS, format_throughput, measure_throughput
 from timenet_lib.evidence.diagnostics import course_pairs
@@ -103,7 +102,7 @@ def make_benchmark(work: Work, keep: Keep) -> dict[str, Any]:
     data = load_training_set(train, preset.image_size)
     textures = drawn_textures(preset.image_size)
     train_peers(Run(out=peers, preset=preset, data=data, textures=textures, resume=True, progress=work.progress))
-    rivals = Rivals(work.model, train, peers, work.say)
+    rivals = Rivals(work.model, train, peers, say=work.say)
     results = run_benchmark(work.tests, rivals, keep=keep)
     if work.weights:
         results["costs"] = measure_throughput(work.weights, (*OWN, *RIVALS), peers=peers, say=work.say, keep=keep)

@@ -51,7 +51,7 @@ def steps_table(model: TimeNet, steps: Sequence[int] = STEPS) -> Experiment:
         methods["timenet, 1"] = of_model(model, "timenet", t=STEPS_T)
     pairs = [(f"{m}, 1", f"{m}, {n}") for m in flows for n in steps if n > 1]
     pairs += [("flow_1, 1", "flow_0, 1"), ("timenet, 1", "flow_1, 1")]
-    return Experiment(methods, "flow_0, 1", pairs, {"t": STEPS_T})
+    return Experiment(methods, "flow_0, 1", pairs, about={"t": STEPS_T})
 
 
 def t_table(model: TimeNet, methods: Sequence[str] = (), ts: Sequence[float] = FIGURE_7_TS) -> Experiment:
@@ -70,7 +70,7 @@ def extractors_table(model: TimeNet, names: Mapping[str, str] = PAPER_EXTRACTORS
     def by(name: str) -> Method:
         def score(images: Tensor, c: Tensor, seed: int) -> Scored:
             features = any_weights(name, (2, 3, 4), model.device)
-            parts = compare(model, images, rebuild(images, c, seed), features)
+            parts = compare(model, images, rebuild(images, c, seed), features=features)
             return scored(model, parts, about={"weights": features.source.weights, "levels": [2, 3, 4]})
 
         return score
@@ -96,7 +96,7 @@ def levels_table(model: TimeNet, papers_too: bool = True) -> Experiment:
     rebuild, own = rebuilt(model, model.methods[-1]), tuple(model.preset.levels)
     wide = once(lambda: any_weights("wide_resnet101_2", WIDE, model.device))
     own_parts = once(lambda images, c, seed: compare(model, images, rebuild(images, c, seed)))
-    wide_parts = once(lambda images, c, seed: compare(model, images, rebuild(images, c, seed), wide()))
+    wide_parts = once(lambda images, c, seed: compare(model, images, rebuild(images, c, seed), features=wide()))
 
     def of(kept: tuple[int, ...]) -> Method:
         about = {"weights": model.extractor.get("weights", "?")}
