@@ -112,12 +112,11 @@ def test_the_training_loop_is_seen_at_once():
 
 def test_no_call_passes_more_than_three_arguments_by_position():
     """Of our own functions and classes; a solver is called with the paper's four symbols."""
-    ours = {
-        node.name
-        for tree in trees().values()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and node.args.vararg is None)
-    } - PAPERS_SYMBOLS
+    definitions = [
+        n for tree in trees().values() for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)
+    ]
+    any_number = {n.name for n in definitions if isinstance(n, ast.FunctionDef) and n.args.vararg is not None}
+    ours = {n.name for n in definitions} - any_number - PAPERS_SYMBOLS
     found = []
     for file, tree in trees().items():
         if "drawn" in file.parts:  # geometry: points, radii and angles in the order of the page

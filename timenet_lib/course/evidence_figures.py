@@ -67,7 +67,7 @@ def over_t_figure(ablations: Mapping[str, Any]) -> Figure:
 def say_older(figure: Figure, results: Mapping[str, Any]) -> None:
     """Write below a figure that its record is of older pictures, where it is."""
     if results.get("older"):
-        figure.supxlabel(results["older"], fontsize=8, color=GREY, x=0.99, ha="right")
+        figure.supxlabel(results["older"], fontsize=9, color=GREY, x=0.99, ha="right")
 
 
 def methods_figure(

@@ -40,7 +40,10 @@ BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}"
 
 
 def coupling_noise(seed: int, k: int, indices: range, size: int) -> Float[Tensor, "b 3 h w"]:
-    """Draw the noise x0 of the couplings of these indices; each k has noise of its own."""
+    """Draw the noise x0 of the couplings of these indices; each k has noise of its own.
+
+    Paper: section 2.1.3, algorithm 1.
+    """
     return torch.stack([torch.randn(3, size, size, generator=generator(seed, "coupling", k, i)) for i in indices])
 
 
