@@ -13,23 +13,8 @@ from typing import Any
 import click
 from click import Choice, IntRange, option
 
-from timenet_lib import __version__
-from timenet_lib.console import Number, OneLineErrors, check_writable, extra, fail, quiet, say, shown_command, together
-
-FILE = click.Path(path_type=Path)
-COUNT = IntRange(1, 10**9)
-PRESETS = "the preset's"
-PRESET = option("--preset", default="demo", metavar="NAME", help="ci, demo (a laptop) or paper (a GPU).")
-SEED = option("--seed", default=0, type=IntRange(0, 2**63 - 1), help="Decides every random choice.")
-DEVICE = option("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N.")
-WEIGHTS = option("--weights", default="demo", metavar="NAME_OR_DIR", help="Shipped weights, or your own folder.")
-EXTRACTOR = option(
-    "--extractor-weights", default="", metavar="WHICH", show_default=PRESETS,
-    help="shipped, random, timm (already on this machine), a file or a folder.",
-)  # fmt: skip
-DATA = option("--data", type=FILE, metavar="DIR", help="A folder in the layout of MVTec-AD.")
-JSON = option("--json", "json_path", type=FILE, metavar="FILE", help="Write the results here.")
-MODEL = together(WEIGHTS, EXTRACTOR, DEVICE)
+from timenet_lib import __version__, console
+from timenet_lib.console import FILE, MODEL, Number, check_writable, extra, fail, say, shown_command, write_results
 
 
 def check_device(name: str) -> str:
@@ -40,7 +25,7 @@ def check_device(name: str) -> str:
 
 
 @click.group(
-    cls=OneLineErrors,
+    cls=console.OneLineErrors,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="timenet")
@@ -52,13 +37,13 @@ def main() -> None:
 
 
 @main.command()
-@PRESET
+@console.PRESET
 @option("--notebook", "names", multiple=True, metavar="NN", help="Only this one, such as 00. May be repeated.")
-@SEED
+@console.SEED
 @option("--from-scratch", is_flag=True, help="Train in the notebooks instead of loading shipped weights.")
 @option("--offline", is_flag=True, help="Refuse every connection to another machine while the notebooks run.")
 @option("--out", default="build", type=FILE, help="Where the executed copies go.")
-@DEVICE
+@console.DEVICE
 def run(names: tuple[str, ...], offline: bool, out: Path, **parameters: Any) -> None:
     """Execute the notebooks in order into a folder; the originals stay as they are."""
     from timenet_lib.presets import get_preset
@@ -81,7 +66,7 @@ def run(names: tuple[str, ...], offline: bool, out: Path, **parameters: Any) -> 
 @main.command()
 @option("--out", required=True, type=FILE, metavar="DIR", help="The folder to make.")
 @option("--size", default=64, help="Width and height in pixels, 32 to 512.")
-@SEED
+@console.SEED
 @option("--train", default=120, help="Normal training images per class.")
 @option("--good", default=20, help="Good test images per class.")
 @option("--defective", default=40, help="Defective test images per class.")
@@ -115,27 +100,29 @@ def check_data(folder: Path, train_only: bool) -> None:
 
 @main.command()
 @click.argument("stage", type=Choice(["all", "flow", "reflow", "tpn", "extractor"]), default="all")
-@DATA
+@console.DATA
 @option("--textures", type=FILE, metavar="DIR", help="Images for synthetic defects.", show_default="drawn ones")
-@PRESET
-@option("--steps", type=COUNT, help="Steps of each stage.", show_default=PRESETS)
-@option("--couplings", type=COUNT, help="Couplings for reflow.", show_default=PRESETS)
+@console.PRESET
+@option("--steps", type=console.COUNT, help="Steps of each stage.", show_default=console.PRESETS)
+@option("--couplings", type=console.COUNT, help="Couplings for reflow.", show_default=console.PRESETS)
 @option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")
-@SEED
+@console.SEED
 @option("--out", required=True, type=FILE, metavar="DIR", help="Where the stages go.")
 @option("--task", type=Choice(["dense", "contrast", "families"]), default="dense", help="What the extractor learns.")
-@option("--lpips", default="", metavar="WHICH", help="Network of LPIPS: extractor, or vgg.", show_default=PRESETS)
+@option(
+    "--lpips", default="", metavar="WHICH", help="Network of LPIPS: extractor, or vgg.", show_default=console.PRESETS
+)
 @option("--anomalous-share", type=Number(0, 1), help="Share of the TPN's images that get a defect.")
 @option("--k", default=1, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
-@option("--batch-size", type=IntRange(1, 10**6), help="Images per step and process.", show_default=PRESETS)
+@option("--batch-size", type=IntRange(1, 10**6), help="Images per step and process.", show_default=console.PRESETS)
 @option(
     "--precision", type=Choice(["float32", "bfloat16"]), default="float32",
     help="What the networks compute in while they train; weights stay in float32.",
 )  # fmt: skip
 @option("--resume", is_flag=True, help="Continue an earlier call with the same --out.")
 @option("--save-every", type=Number(0, 1e6), default=60, help="Seconds between checkpoints.")
-@EXTRACTOR
-@DEVICE
+@console.EXTRACTOR
+@console.DEVICE
 def train(stage: str, out: Path, **options: Any) -> None:
     """Train one stage, or all: flow_0, flow_1 (reflow), tpn.
 
@@ -157,10 +144,10 @@ def train(stage: str, out: Path, **options: Any) -> None:
 
 
 @main.command()
-@DATA
+@console.DATA
 @MODEL
-@JSON
-@option("--t", type=Number(0, 1), help="Noise level, 0 noise to 1 image.", show_default=PRESETS)
+@console.JSON
+@option("--t", type=Number(0, 1), help="Noise level, 0 noise to 1 image.", show_default=console.PRESETS)
 @option(
     "--scope", type=Choice(["image", "set", "calibrated"]), default="set",
     help="What the maxima in formula (5) are taken over.",
@@ -168,7 +155,7 @@ def train(stage: str, out: Path, **options: Any) -> None:
 @option("--guess-classes", is_flag=True, help="Do not tell the model what each image shows; slower.")
 @option("--ablations", is_flag=True, help="Tables 3 to 5, figure 7 and the open choices too; an hour on one core.")
 @option("--peer", "peers", multiple=True, metavar="NAME", help="Measure this too: patchcore. May be repeated.")
-@SEED
+@console.SEED
 def evaluate(
     data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, ablations: bool,
     **options: Any,
@@ -184,7 +171,6 @@ def evaluate(
     from timenet_lib.evidence.evaluate import data_folder, evaluate_folder, format_table
     from timenet_lib.evidence.reported import format_beside
     from timenet_lib.evidence.tables import ablate, format_ablations
-    from timenet_lib.files import write_json
 
     check_writable(json_path)
     workers = make_accelerator(check_device(device))
@@ -192,7 +178,7 @@ def evaluate(
     model.share_out = functools.partial(share_out, workers)
     with workers.main_process_first():  # what is drawn is drawn once and cached
         data = data_folder(data, model.preset)
-    tell = say if workers.is_main_process else quiet
+    tell = say if workers.is_main_process else console.quiet
     results = evaluate_folder(data, model, say=tell, **options)
     if ablations:
         results["ablations"] = ablate(index_folder(data, parts=("test",)), model, seed=options["seed"], say=tell)
@@ -205,14 +191,13 @@ def evaluate(
         click.echo(f"\n{beside}")
     if ablations:
         click.echo(f"\n{format_ablations(results['ablations'])}")
-    if json_path:
-        write_json(json_path, {**results, "command": shown_command()})
+    write_results(json_path, {**results, "command": shown_command()})
 
 
 @main.command("measure-flows")
-@DATA
+@console.DATA
 @MODEL
-@JSON
+@console.JSON
 @option("--t", type=Number(0, 1), default=0.8, help="Where reconstruction starts.")
 @option("--samples", type=IntRange(1, 10**6), default=10, help="Samples from noise per class.")
 def measure_flows(
@@ -224,15 +209,13 @@ def measure_flows(
     from timenet_lib.evidence.evaluate import data_folder
     from timenet_lib.evidence.flows import format_flows
     from timenet_lib.evidence.flows import measure_flows as run_measure
-    from timenet_lib.files import write_json
 
     check_writable(json_path)
     model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
     index = index_folder(data_folder(data, model.preset), parts=("test",))
     results = run_measure(index, model, say=say, **options)
     click.echo(format_flows(results))
-    if json_path:
-        write_json(json_path, {**results, "command": shown_command()})
+    write_results(json_path, {**results, "command": shown_command()})
 
 
 @main.command()
@@ -275,9 +258,9 @@ def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
 @option("--class", "class_name", metavar="NAME", help="What the images show.", show_default="guess, slower")
 @MODEL
 @option("--out", type=FILE, metavar="DIR", help="Write heat maps, scores.csv and scores.json here.")
-@JSON
+@console.JSON
 @option("--threshold", type=Number(-1e9, 1e9), help="Lowest score of a defective image.", show_default="calibrated")
-@SEED
+@console.SEED
 def detect_command(
     images: tuple[Path, ...], weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
 ) -> None:
@@ -288,7 +271,6 @@ def detect_command(
     from timenet_lib.detect import detect, find_images
     from timenet_lib.detector import TimeNet
     from timenet_lib.errors import printable
-    from timenet_lib.files import write_json
 
     def show(row: dict[str, Any]) -> None:
         verdict = "DEFECTIVE" if row["defective"] else "good"
@@ -300,14 +282,13 @@ def detect_command(
     model = TimeNet.from_pretrained(weights, device=check_device(device), extractor_weights=extractor_weights)
     results = detect(found, model, say=show, **options)
     say(f"threshold {results['threshold']:.4f}, method {results['method']}")
-    if json_path:
-        write_json(json_path, results)
+    write_results(json_path, results)
 
 
 @main.command()
 @click.argument("file", type=FILE)
-@WEIGHTS
-@EXTRACTOR
+@console.WEIGHTS
+@console.EXTRACTOR
 @option("--method", metavar="NAME", help="flow_0, flow_1 or timenet.", show_default="the last the weights allow")
 def export(file: Path, weights: str, method: str | None, extractor_weights: str) -> None:
     """Write a model as one ONNX FILE, from image and noise to the score, and compare it with torch."""
@@ -329,7 +310,7 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
 
 
 @main.command()
-@PRESET
+@console.PRESET
 @option("--classes", default=15, type=IntRange(1, 10**4), help="Number of classes.")
 def info(preset: str, classes: int) -> None:
     """Print each network's parameters and GFLOP per image, then what training costs; counted, not timed."""

@@ -3,13 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+import torch
+from jaxtyping import Bool, Int, UInt8
 from msgspec import Meta
+from torch import Tensor
 
+from timenet_lib.data.textures import drawn_textures
 from timenet_lib.errors import InputError, WeightsError, shown
 from timenet_lib.files import convert, read_json, write_json
+from timenet_lib.path import as_uint8
 from timenet_lib.score import Ratios, Scoring
+from timenet_lib.synthesis import Synthesiser
 
 FILE = "calibration.json"
 SAME_FEATURES = ("name", "levels", "sha256", "seed")  # of two extractors that give the same features
@@ -77,3 +83,30 @@ def check_ranges(known: Calibration, levels: int) -> None:
     for numbers in (ratios.levels, (ratios.pixel,), scoring.weights(levels), (scoring.lam, scoring.sigma)):
         if not all(0 <= number <= LARGEST for number in numbers):
             raise InputError(f"its ratios and weights hold {numbers}: from 0 to {LARGEST:g} is needed")
+
+
+class WithDefects(NamedTuple):
+    """Normal images, then as many with a synthetic defect; masks, classes, and which of them are defective."""
+
+    images: UInt8[Tensor, "n 3 h w"]
+    masks: Bool[Tensor, "n h w"]
+    c: Int[Tensor, " n"]
+    defective: Bool[Tensor, " n"]
+
+
+def with_defects(
+    normal: UInt8[Tensor, "n 3 h w"],
+    c: Int[Tensor, " n"],
+    textures: UInt8[Tensor, "m 3 h w"] | None = None,
+    seed: int = 0,
+) -> WithDefects:
+    """Add as many synthetic defects, on images drawn from the normal ones; textures are drawn unless given."""
+    textures = drawn_textures(normal.shape[-1]) if textures is None else textures
+    synthesiser = Synthesiser(normal, c, textures, anomalous_share=1.0, seed=seed, stage="calibration")
+    anomalous, _, masks, labels = synthesiser.batch(0, range(len(normal)))
+    return WithDefects(
+        torch.cat([normal, as_uint8(anomalous)]),
+        torch.cat([torch.zeros_like(masks), masks]),
+        torch.cat([c, labels]),
+        defective=torch.arange(2 * len(normal)) >= len(normal),
+    )

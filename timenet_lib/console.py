@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from timenet_lib.errors import InputError, TimeNetError, memory_advice, shown
+from timenet_lib.files import write_json
 
 Say = Callable[[str], None]  # takes a line of progress, as say and quiet below do
 
@@ -87,7 +88,29 @@ def shown_command() -> str:
     return shlex.join(["timenet", *sys.argv[1:]])
 
 
+def write_results(path: Path | None, results: dict[str, Any]) -> None:
+    """Write results as JSON where a file was asked for."""
+    if path is not None:
+        write_json(path, results)
+
+
 def check_writable(path: Path | None) -> None:
     """Check before the work begins. Raises InputError for a folder, and for a file whose folder does not exist."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
         raise InputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+
+
+FILE = click.Path(path_type=Path)
+COUNT = click.IntRange(1, 10**9)
+PRESETS = "the preset's"
+PRESET = click.option("--preset", default="demo", metavar="NAME", help="ci, demo (a laptop) or paper (a GPU).")
+SEED = click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Decides every random choice.")
+DEVICE = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N.")
+WEIGHTS = click.option("--weights", default="demo", metavar="NAME_OR_DIR", help="Shipped weights, or your own folder.")
+EXTRACTOR = click.option(
+    "--extractor-weights", default="", metavar="WHICH", show_default=PRESETS,
+    help="shipped, random, timm (already on this machine), a file or a folder.",
+)  # fmt: skip
+DATA = click.option("--data", type=FILE, metavar="DIR", help="A folder in the layout of MVTec-AD.")
+JSON = click.option("--json", "json_path", type=FILE, metavar="FILE", help="Write the results here.")
+MODEL = together(WEIGHTS, EXTRACTOR, DEVICE)

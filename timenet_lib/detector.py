@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from timenet_lib.calibration import Calibration, read_calibration, write_calibration
+from timenet_lib.calibration import Calibration, read_calibration, with_defects, write_calibration
 from timenet_lib.data.images import Picture, image_batch
-from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import TrainingSet
 from timenet_lib.errors import InputError, WeightsError, nearest
 from timenet_lib.features import build_extractor
@@ -26,7 +25,6 @@ from timenet_lib.pooling import image_score
 from timenet_lib.presets import Preset
 from timenet_lib.scopes import score_maps, set_ratios
 from timenet_lib.score import Distances, Scoring, distances
-from timenet_lib.synthesis import Synthesiser
 from timenet_lib.weights import has_stage, own_extractor, read_record, save_stage, weights_folder
 
 BATCH = 32  # images that are rebuilt together; a matter of speed and memory alone
@@ -52,38 +50,11 @@ class Prediction(NamedTuple):
     score_map: Float[Tensor, "b h w"]
     reconstruction: Float[Tensor, "b 3 h w"]
     timestep_map: Float[Tensor, "b h w"] | None
-    threshold: float | None
-    pixel_threshold: float | None
-    defective: Bool[Tensor, " b"] | None
-    mask: Bool[Tensor, "b h w"] | None
     classes: tuple[str, ...]
-
-
-class WithDefects(NamedTuple):
-    """Normal images, then as many with a synthetic defect; masks, classes, and which of them are defective."""
-
-    images: UInt8[Tensor, "n 3 h w"]
-    masks: Bool[Tensor, "n h w"]
-    c: Int[Tensor, " n"]
-    defective: Bool[Tensor, " n"]
-
-
-def with_defects(
-    normal: UInt8[Tensor, "n 3 h w"],
-    c: Int[Tensor, " n"],
-    textures: UInt8[Tensor, "m 3 h w"] | None = None,
-    seed: int = 0,
-) -> WithDefects:
-    """Add as many synthetic defects, on images drawn from the normal ones; textures are drawn unless given."""
-    textures = drawn_textures(normal.shape[-1]) if textures is None else textures
-    synthesiser = Synthesiser(normal, c, textures, anomalous_share=1.0, seed=seed, stage="calibration")
-    anomalous, _, masks, labels = synthesiser.batch(0, range(len(normal)))
-    return WithDefects(
-        torch.cat([normal, as_uint8(anomalous)]),
-        torch.cat([torch.zeros_like(masks), masks]),
-        torch.cat([c, labels]),
-        defective=torch.arange(2 * len(normal)) >= len(normal),
-    )
+    threshold: float | None = None
+    pixel_threshold: float | None = None
+    defective: Bool[Tensor, " b"] | None = None
+    mask: Bool[Tensor, "b h w"] | None = None
 
 
 class TimeNet:
@@ -203,12 +174,6 @@ class TimeNet:
         return Distances(d.pixel.cpu(), [x.cpu() for x in d.d1], [x.cpu() for x in d.d2])
 
     @torch.no_grad()
-    def feature_maps(self, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
-        """Compute the extractor's features of images in [-1, 1], one map per level."""
-        parts = [[f.cpu() for f in self.features(batch.to(self.device))] for batch in x.split(BATCH)]
-        return [torch.cat(level) for level in zip(*parts, strict=True)]
-
-    @torch.no_grad()
     def perceptual_distance(self, x: Float[Tensor, "b 3 h w"], y: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
         """Compute the LPIPS-style distance of images in the features of this model's extractor."""
         return perceptual_distance(self.features, x.to(self.device), y.to(self.device)).cpu()
@@ -255,31 +220,13 @@ class TimeNet:
         t_maps = [r.t_map for r, _ in rebuilt if r.t_map is not None]
         maps = score_maps([d for _, d in rebuilt], self.scoring, scope, calibrated=known.ratios if known else None)
         scores = image_score(maps, self.scoring.padded)
-        t_map = torch.cat(t_maps) if t_maps else None
+        found = Prediction(scores, maps, x1_hat, timestep_map=torch.cat(t_maps) if t_maps else None, classes=names)
         if known is None:
-            return Prediction(
-                scores,
-                maps,
-                x1_hat,
-                timestep_map=t_map,
-                threshold=None,
-                pixel_threshold=None,
-                defective=None,
-                mask=None,
-                classes=names,
-            )
-        defective, mask = scores >= known.threshold, maps >= known.pixel_threshold
-        return Prediction(
-            scores,
-            maps,
-            x1_hat,
-            timestep_map=t_map,
-            threshold=known.threshold,
-            pixel_threshold=known.pixel_threshold,
-            defective=defective,
-            mask=mask,
-            classes=names,
-        )
+            return found
+        return found._replace(
+            threshold=known.threshold, pixel_threshold=known.pixel_threshold,
+            defective=scores >= known.threshold, mask=maps >= known.pixel_threshold,
+        )  # fmt: skip
 
     def names(
         self, x1: Float[Tensor, "b 3 h w"], classes: str | Sequence[str] | None, seed: int = 0

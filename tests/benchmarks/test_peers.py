@@ -15,7 +15,7 @@ from timenet_lib.engine.stages import Run, seeded
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.evidence import peers
 from timenet_lib.evidence.benchmark import DDIM_TS, METHODS, SAYS, Rivals, format_benchmark, run_benchmark
-from timenet_lib.evidence.experiment import KEYS, TestSet, metrics, scored
+from timenet_lib.evidence.experiment import scored
 from timenet_lib.evidence.peers import (
     DIFFUSION_STEPS,
     as_t,
@@ -33,6 +33,7 @@ from timenet_lib.evidence.peers import (
     stride_for,
     train_peers,
 )
+from timenet_lib.evidence.testset import KEYS, TestSet, metrics
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
 from timenet_lib.path import as_float

@@ -8,7 +8,7 @@ import torch
 
 from timenet_lib.course.figures import LIVE_PAGE
 from timenet_lib.detector import TimeNet
-from timenet_lib.export import TOLERANCE, WholePath
+from timenet_lib.export import TOLERANCE, ExportedPath
 
 pytestmark = pytest.mark.browser
 
@@ -62,7 +62,7 @@ def test_the_page_is_small_enough_to_keep():
 
 def test_its_numbers_are_torchs_and_drawn_strokes_are_found_and_repaired(opened):
     untouched = numbers(opened)
-    net = WholePath(TimeNet.from_pretrained("demo"), "timenet").eval()
+    net = ExportedPath(TimeNet.from_pretrained("demo"), "timenet").eval()
     fed = (torch.from_numpy(untouched[name])[None] for name in ("image", "noise"))
     with torch.no_grad():
         wanted = net(*fed, torch.tensor([untouched["classNumber"]]))

@@ -95,7 +95,7 @@ def test_misses_are_the_lowest_scores_of_their_class(model, drawn_ci):
 def test_recorded_numbers_name_their_command():
     assert "nothing is recorded" in models.recorded_table("ci")
     table = models.recorded_table("demo")
-    assert "recorded: preset demo, seed 0" in table
+    assert "recorded on older pictures: preset demo, seed 0" in table
     assert "by: timenet evaluate --weights demo" in table
 
 

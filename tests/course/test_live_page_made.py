@@ -16,14 +16,7 @@ import torch
 
 from timenet_lib.course import live_page, maintain, strokes
 from timenet_lib.course.figures import LIVE_PAGE, write_manifest
-from timenet_lib.course.live_page import (
-    RUNTIME,
-    SOURCES,
-    STAGES,
-    border_words,
-    build_page,
-    source_hash,
-)
+from timenet_lib.course.live_page import RUNTIME, SOURCES, STAGES, border_words, build_page, source_hash
 from timenet_lib.course.manifest import check_manifest
 from timenet_lib.course.runner import RunResult
 from timenet_lib.course.strokes import WIDTH, Trial, draw_stroke, palette, trial_words

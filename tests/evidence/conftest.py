@@ -9,14 +9,14 @@ from scipy import ndimage
 
 from timenet_lib.data.drawn import write_drawn
 from timenet_lib.data.folder import FolderIndex, index_folder
-from timenet_lib.evidence.experiment import Scored, TestSet
+from timenet_lib.evidence.testset import Scored, TestSet
 
 
 @pytest.fixture(scope="session")
 def few(tmp_path_factory):
     """Three classes, and more than one batch of test images."""
     folder = tmp_path_factory.mktemp("drawn") / "data"
-    return index_folder(write_drawn(folder, 32, train=4, good=5, defective=7, classes=("button", "die", "wood")))
+    return index_folder(write_drawn(folder, size=32, train=4, good=5, defective=7, classes=("button", "die", "wood")))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ from timenet_lib.evidence.benchmark import (
     tune,
 )
 from timenet_lib.evidence.evaluate import choose_t
-from timenet_lib.evidence.experiment import KEYS, Measured, TestSet, measure, metrics, of_model, scored
+from timenet_lib.evidence.experiment import Measured, measure, of_model, scored
+from timenet_lib.evidence.testset import KEYS, TestSet, metrics
 from timenet_lib.path import as_float
 from timenet_lib.scopes import score_maps
 from timenet_lib.score import Scoring

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from timenet_lib.evidence.difficulty import bound_a, trivial_statistics
-from timenet_lib.evidence.experiment import TestSet
+from timenet_lib.evidence.testset import TestSet
 
 
 def test_the_statistics_are_what_they_are_called():

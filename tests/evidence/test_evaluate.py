@@ -6,12 +6,14 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from timenet_lib.calibration import with_defects
 from timenet_lib.data.folder import load_images, load_masks
 from timenet_lib.data.training_set import load_training_set
-from timenet_lib.detector import TimeNet, with_defects
+from timenet_lib.detector import TimeNet
 from timenet_lib.errors import DataError, InputError
 from timenet_lib.evidence.evaluate import PEERS, choose_t, evaluate, evaluate_folder, format_table
-from timenet_lib.evidence.experiment import Scored, TestSet, of_model
+from timenet_lib.evidence.experiment import of_model
+from timenet_lib.evidence.testset import Scored, TestSet
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
 from timenet_lib.pooling import image_score

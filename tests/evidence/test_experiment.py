@@ -12,27 +12,22 @@ from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.experiment import (
-    KEYS,
     Experiment,
     Measured,
-    Scored,
-    TestSet,
     compare,
     format_section,
     gain,
     how_made,
     measure,
-    metrics,
-    metrics_of_images,
     of_model,
     once,
     rebuilt,
     run_experiment,
     scored,
     section,
-    stratified,
 )
 from timenet_lib.evidence.intervals import draw_counts
+from timenet_lib.evidence.testset import KEYS, Scored, TestSet, metrics, metrics_of_images, stratified
 from timenet_lib.path import as_float
 from timenet_lib.pooling import image_score
 from timenet_lib.presets import CI

@@ -11,7 +11,6 @@ from torch import nn
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.couplings import coupling_noise
 from timenet_lib.errors import DataError, InputError
-from timenet_lib.evidence.experiment import stratified
 from timenet_lib.evidence.flows import (
     format_flows,
     fresh_noise,
@@ -20,6 +19,7 @@ from timenet_lib.evidence.flows import (
     measure_straightness,
     nearest_distance,
 )
+from timenet_lib.evidence.testset import stratified
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
 from timenet_lib.presets import CI

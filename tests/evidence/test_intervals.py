@@ -7,8 +7,9 @@ from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 
 from timenet_lib import metrics as exact
-from timenet_lib.evidence.experiment import KEYS, Scored, TestSet, metric_draws, metrics
+from timenet_lib.evidence.experiment import metric_draws
 from timenet_lib.evidence.intervals import LIMIT, draw_counts, ends, image_draws, pixel_draws
+from timenet_lib.evidence.testset import KEYS, Scored, TestSet, metrics
 
 CLOSE = 1e-3  # 0.1 of a point: what the bins may cost
 

@@ -116,7 +116,7 @@ def test_the_command_lists_the_records_and_says_the_cost_before_it_begins(counte
         assert line.startswith(name)
     assert "flow_0 " in listed.output
     refused = CliRunner().invoke(main, ["reproduce", "gian"])
-    assert (refused.exit_code, refused.output) == (2, "error: no record 'gian'; did you mean gain?\n")
+    assert (refused.exit_code, refused.output) == (2, "error: no record 'gian'; did you mean 'gain'?\n")
     options = ["reproduce", "gain", "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
     monkeypatch.setattr(Work, "index", property(lambda self: type("Index", (), {"hash": lambda self: "d" * 64})()))
     stopped = CliRunner().invoke(main, options)

@@ -12,7 +12,7 @@ from timenet_lib.data.textures import drawn_textures
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.evidence import tables
-from timenet_lib.evidence.experiment import KEYS, Scored, format_section, measure, metrics, of_model, run_experiment
+from timenet_lib.evidence.experiment import format_section, measure, of_model, run_experiment
 from timenet_lib.evidence.tables import (
     FIGURE_7_TS,
     SECTIONS,
@@ -27,6 +27,7 @@ from timenet_lib.evidence.tables import (
     t_table,
     with_levels,
 )
+from timenet_lib.evidence.testset import KEYS, Scored, metrics
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
 from timenet_lib.pooling import image_score

@@ -10,8 +10,9 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.diagnostics import course_pairs
 from timenet_lib.evidence.evaluate import choose_t
-from timenet_lib.evidence.experiment import TestSet, of_model
+from timenet_lib.evidence.experiment import of_model
 from timenet_lib.evidence.gain import format_gain, measure_gain
+from timenet_lib.evidence.testset import TestSet
 from timenet_lib.evidence.variants import (
     VARIANTS,
     CutOff,

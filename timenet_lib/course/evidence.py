@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 from timenet_lib.course.figures import markdown_table
 from timenet_lib.evidence.benchmark import SAYS, row_name
-from timenet_lib.evidence.experiment import KEYS, own_gain
+from timenet_lib.evidence.experiment import own_gain
 from timenet_lib.evidence.findings import CLAIMS, verdict
 from timenet_lib.evidence.intervals import gain_words
 from timenet_lib.evidence.records import OLDER, note, read, record_path
 from timenet_lib.evidence.reported import reported, reported_value
+from timenet_lib.evidence.testset import KEYS
 from timenet_lib.files import sha256
 
 NAMES = {"i_auroc": "I-AUROC", "p_auroc": "P-AUROC", "pro": "PRO"}

@@ -15,8 +15,9 @@ from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figu
 from timenet_lib.data.folder import Sample
 from timenet_lib.detector import TimeNet
 from timenet_lib.evidence.benchmark import row_name
-from timenet_lib.evidence.experiment import KEYS, TestSet, scored
+from timenet_lib.evidence.experiment import scored
 from timenet_lib.evidence.peer_pictures import map_range
+from timenet_lib.evidence.testset import KEYS, TestSet
 from timenet_lib.score import Distances
 
 GREY = "#767676"

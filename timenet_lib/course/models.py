@@ -19,7 +19,6 @@ from timenet_lib.detector import TimeNet, calibrate_folder
 from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.evaluate import format_table
-from timenet_lib.evidence.experiment import stratified as stratified
 from timenet_lib.evidence.records import note
 from timenet_lib.files import sha256
 from timenet_lib.pictures import outline

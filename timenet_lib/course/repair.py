@@ -14,8 +14,6 @@ from timenet_lib.course.sampling import draw_bars, rebuilt_panel
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
-from timenet_lib.evidence.diagnostics import course_pairs as course_pairs
-from timenet_lib.evidence.diagnostics import good_synthesiser as good_synthesiser
 from timenet_lib.evidence.diagnostics import squared_errors, survival
 from timenet_lib.evidence.gain import format_gain
 from timenet_lib.evidence.variants import format_variants

@@ -16,8 +16,9 @@ from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figu
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, load_masks
 from timenet_lib.detector import TimeNet
-from timenet_lib.evidence.experiment import KEYS, Scored, TestSet, measure, metrics, percent
+from timenet_lib.evidence.experiment import measure, percent
 from timenet_lib.evidence.tables import choices_table as choices
+from timenet_lib.evidence.testset import KEYS, Scored, TestSet, metrics
 from timenet_lib.models import Reconstruction
 from timenet_lib.pictures import heat
 from timenet_lib.pooling import POOL_REACH, POOL_SIGMA, image_score, smooth

@@ -22,25 +22,22 @@ from timenet_lib.errors import InputError
 from timenet_lib.evidence.evaluate import CANDIDATE_TS, choose_t
 from timenet_lib.evidence.experiment import (
     DRAWS,
-    KEYS,
     Keep,
     Measured,
     Method,
-    Scored,
-    TestSet,
     check_names,
     compare,
     gain,
     how_made,
     keep_nothing,
     measure,
-    metrics,
     of_model,
     percent,
     scored,
 )
 from timenet_lib.evidence.intervals import ends
 from timenet_lib.evidence.peers import ddim_reconstruct, draem_scores, load_diffusion, load_draem, patchcore
+from timenet_lib.evidence.testset import KEYS, Scored, TestSet, metrics
 from timenet_lib.path import as_float
 
 DDIM_STEPS = 10

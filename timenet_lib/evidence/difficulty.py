@@ -16,7 +16,8 @@ from timenet_lib.console import Say, quiet
 from timenet_lib.data.drawn import VERSION, drawn_folder
 from timenet_lib.data.folder import FolderIndex, index_folder, load_images
 from timenet_lib.detector import TimeNet
-from timenet_lib.evidence.experiment import Keep, TestSet, how_made, keep_nothing, measure, of_model
+from timenet_lib.evidence.experiment import Keep, how_made, keep_nothing, measure, of_model
+from timenet_lib.evidence.testset import TestSet
 from timenet_lib.metrics import auroc
 from timenet_lib.path import as_float
 

@@ -17,19 +17,17 @@ from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import DataError, InputError
 from timenet_lib.evidence.experiment import (
-    KEYS,
     Keep,
     Method,
-    TestSet,
     check_names,
     how_made,
     keep_nothing,
     measure,
-    metrics,
     of_model,
     percent,
 )
 from timenet_lib.evidence.peers import patchcore
+from timenet_lib.evidence.testset import KEYS, TestSet, metrics
 from timenet_lib.path import as_float
 from timenet_lib.presets import Preset
 

@@ -17,9 +17,10 @@ from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import load_training_set, training_index
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.stages import Run, train_all
-from timenet_lib.evidence.experiment import Keep, TestSet, how_made, keep_nothing, run_experiment, stratified
+from timenet_lib.evidence.experiment import Keep, how_made, keep_nothing, run_experiment
 from timenet_lib.evidence.reported import reported_value
 from timenet_lib.evidence.tables import levels_table, steps_table, t_table
+from timenet_lib.evidence.testset import TestSet, stratified
 from timenet_lib.presets import get_preset
 
 REDUCED = {"flow_steps": 1000, "num_couplings": 192, "reflow_steps": 300, "tpn_steps": 500}

@@ -20,8 +20,6 @@ from timenet_lib.errors import DataError, InputError
 from timenet_lib.evidence.experiment import (
     Keep,
     Method,
-    Scored,
-    TestSet,
     compare,
     how_made,
     keep_nothing,
@@ -30,6 +28,7 @@ from timenet_lib.evidence.experiment import (
     rebuilt,
     scored,
 )
+from timenet_lib.evidence.testset import Scored, TestSet
 from timenet_lib.keyed import generator
 from timenet_lib.losses import feature_distance
 from timenet_lib.metrics import auroc, bootstrap_interval
@@ -176,6 +175,13 @@ def from_noise(
 Labelled = tuple[Float[Tensor, "_ 3 h w"], Int[Tensor, "_"]]
 
 
+@torch.no_grad()
+def feature_maps(model: TimeNet, x: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+    """Compute the extractor's features of images in [-1, 1], one map per level."""
+    parts = [[f.cpu() for f in model.features(batch.to(model.device))] for batch in x.split(BATCH)]
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+
 def nearest_distance(model: TimeNet, images: Labelled, real: Labelled, itself: bool = False) -> float:
     """Compute the mean perceptual distance of images to the nearest real one of their class.
 
@@ -184,7 +190,7 @@ def nearest_distance(model: TimeNet, images: Labelled, real: Labelled, itself: b
     (x, c), (real_x, labels) = images, real
     best = []
     for k in c.unique():
-        own, candidates = model.feature_maps(x[c == k].clamp(-1, 1)), model.feature_maps(real_x[labels == k])
+        own, candidates = feature_maps(model, x[c == k].clamp(-1, 1)), feature_maps(model, real_x[labels == k])
         for i in range(len(own[0])):
             far = feature_distance([f[i : i + 1] for f in own], candidates)
             if itself:

@@ -10,7 +10,8 @@ from timenet_lib.console import Say, quiet
 from timenet_lib.detector import TimeNet
 from timenet_lib.evidence.diagnostics import measure_failures
 from timenet_lib.evidence.evaluate import choose_t
-from timenet_lib.evidence.experiment import KEYS, Keep, TestSet, how_made, keep_nothing, measure, of_model
+from timenet_lib.evidence.experiment import Keep, how_made, keep_nothing, measure, of_model
+from timenet_lib.evidence.testset import KEYS, TestSet
 from timenet_lib.synthesis import Synthesised
 
 GAUGES = ("inside", "outside", "shortcut", "inconsistency", "false_repairs")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from timenet_lib.data.folder import Sample
 from timenet_lib.evidence.benchmark import DDIM_STEPS, METHODS, Rivals
-from timenet_lib.evidence.experiment import TestSet
 from timenet_lib.evidence.peers import ddim_reconstruct, draem_reconstruct, load_diffusion, load_draem
+from timenet_lib.evidence.testset import TestSet
 from timenet_lib.path import as_float
 from timenet_lib.weights import shipped_weights
 

@@ -22,7 +22,8 @@ from torch import Tensor
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.engine.stages import Run, seeded
 from timenet_lib.errors import InputError
-from timenet_lib.evidence.experiment import Method, Scored
+from timenet_lib.evidence.experiment import Method
+from timenet_lib.evidence.testset import Scored
 from timenet_lib.keyed import generator, image_noise, integer, key_seed
 from timenet_lib.models import recorded_network
 from timenet_lib.path import as_float

@@ -18,7 +18,7 @@ LIBRARY = Path(__file__).parents[1]
 METHOD = (
     "keyed", "path", "solvers", "losses", "layers", "unet", "tpn", "perlin", "synthesis", "train", "pooling", "score",
     "scopes", "metrics", "features", "models", "calibration", "presets", "detector", "data/folder", "data/images",
-    "data/textures", "data/training_set", "evidence/experiment", "evidence/intervals",
+    "data/textures", "data/training_set", "evidence/experiment", "evidence/intervals", "evidence/testset",
 )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from timenet_lib.evidence.cost import OWN, RIVALS, format_throughput, measure_th
 from timenet_lib.evidence.diagnostics import course_pairs
 from timenet_lib.evidence.difficulty import measure_difficulty, validation_draw
 from timenet_lib.evidence.evaluate import evaluate, format_table
-from timenet_lib.evidence.experiment import Keep, TestSet
+from timenet_lib.evidence.experiment import Keep
 from timenet_lib.evidence.findings import measure_trainings
 from timenet_lib.evidence.flows import format_flows, measure_flows
 from timenet_lib.evidence.gain import format_gain, measure_gain
@@ -37,6 +37,7 @@ from timenet_lib.evidence.peer_pictures import FILE, draw_peers
 from timenet_lib.evidence.peers import train_peers
 from timenet_lib.evidence.records import RECORDS, STALE, made_with, read, record_path
 from timenet_lib.evidence.tables import ablate, format_ablations
+from timenet_lib.evidence.testset import TestSet
 from timenet_lib.evidence.variants import Material, format_variants, measure_variants
 from timenet_lib.files import write_atomically, write_json
 from timenet_lib.weights import read_record, shipped_weights

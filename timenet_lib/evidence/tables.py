@@ -18,8 +18,6 @@ from timenet_lib.evidence.experiment import (
     Experiment,
     Keep,
     Method,
-    Scored,
-    TestSet,
     check_names,
     compare,
     format_section,
@@ -31,6 +29,7 @@ from timenet_lib.evidence.experiment import (
     run_experiment,
     scored,
 )
+from timenet_lib.evidence.testset import Scored, TestSet
 from timenet_lib.features import PAPER_EXTRACTORS, Extractor, build_extractor
 from timenet_lib.path import as_float
 from timenet_lib.pooling import image_score, smooth

@@ -19,18 +19,8 @@ from timenet_lib.engine.loop import Budget, Job, run_job
 from timenet_lib.engine.stages import lpips_weight
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.diagnostics import measure_failures
-from timenet_lib.evidence.experiment import (
-    KEYS,
-    Keep,
-    Method,
-    Scored,
-    TestSet,
-    check_names,
-    how_made,
-    keep_nothing,
-    measure,
-    of_model,
-)
+from timenet_lib.evidence.experiment import Keep, Method, check_names, how_made, keep_nothing, measure, of_model
+from timenet_lib.evidence.testset import KEYS, Scored, TestSet
 from timenet_lib.features import build_lpips
 from timenet_lib.keyed import key_seed
 from timenet_lib.losses import tpn_loss
