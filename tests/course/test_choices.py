@@ -31,6 +31,6 @@ def test_the_sliders_of_w_and_lambda_refuse_two_images_of_one_name(model, test_s
     [d] = [d[:2] for _, d in model.rebuild(test_set.images, test_set.c, "timenet", seed=0)]
     ratios = model.calibration["timenet"].ratios
     with pytest.raises(InputError, match="2 images are named 'die, chip'"):
-        scoring.weight_explorer(twice, d, ratios, [0], [7.0])
+        scoring.weight_explorer(twice, d, ratios, levels=[0], ws=[7.0])
     with pytest.raises(InputError, match="2 images are named 'die, chip'"):
-        scoring.lambda_explorer(twice, d, model.scoring, ratios, [7.0])
+        scoring.lambda_explorer(twice, d, model.scoring, ratios=ratios, lams=[7.0])

@@ -226,7 +226,7 @@ def test_a_record_says_what_it_was_made_with(tests, model):
 
 def test_an_unknown_class_is_refused_by_its_name(few, model):
     other = TimeNet(CI, ("button", "dice", "wood"), model.models, model.features)
-    with pytest.raises(InputError, match=r"knows no class 'die'; did you mean dice\?"):
+    with pytest.raises(InputError, match=r"knows no class 'die'; did you mean 'dice'\?"):
         TestSet.load(few, other)
 
 

@@ -94,7 +94,7 @@ def test_what_is_put_together_from_kept_parts_is_what_was_measured(work, few, mo
 
 
 def test_unknown_names_are_refused_with_the_nearest():
-    with pytest.raises(InputError, match=r"^no record 'gian'; did you mean gain\?$"):
+    with pytest.raises(InputError, match=r"^no record 'gian'; did you mean 'gain'\?$"):
         check_records(["flows", "gian"])
     with pytest.raises(InputError, match=r"extractors: no command makes extractor_tasks\.json: part of it is measured"):
         check_records(["extractors"])

@@ -20,6 +20,7 @@ from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.evaluate import format_table
 from timenet_lib.evidence.records import note
+from timenet_lib.evidence.testset import stratified as stratified
 from timenet_lib.files import sha256
 from timenet_lib.pictures import outline
 from timenet_lib.presets import Preset, get_preset
