@@ -84,7 +84,7 @@ def test_the_diffusion_loss_does_not_depend_on_the_batch():
 def test_patchcore_finds_what_it_has_not_seen_and_repeats_itself():
     pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
     features = build_extractor("embedded", "random", CI.levels)
-    model = TimeNet(CI, ("a", "b"), Models(UNet(CI.unet_config(2))), features)
+    model = TimeNet(CI, ("a", "b"), Models(UNet(CI.unet_config(2))), features=features)
     flat = torch.full((8, 3, 32, 32), 128, dtype=torch.uint8)
     test = flat[:2].clone()
     test[1, :, 8:16, 8:16] = 255
@@ -148,7 +148,7 @@ def trained(make_run, narrow, tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(index):
     flow = UNet(CI.unet_config(2))
-    return TimeNet(CI, index.classes, Models(flow), build_extractor("embedded", "random", CI.levels))
+    return TimeNet(CI, index.classes, Models(flow), features=build_extractor("embedded", "random", CI.levels))
 
 
 @pytest.fixture(scope="module")
@@ -282,11 +282,11 @@ def test_ddim_is_rebuilt_from_its_best_level_on_validation(model, tests, rivals,
 
     found = METHODS["ddim"](rivals)(tests.images, tests.c, 2)
     chosen = found.about["chosen"]["ddim"]
-    assert torch.allclose(found.maps, by_hand(tests.images, tests.c, chosen["best_t"], 2).maps)
+    assert torch.allclose(found.maps, by_hand(tests.images, tests.c, chosen["best_t"], seed=2).maps)
     assert list(chosen["i_auroc"]) == [str(t) for t in DDIM_TS]
     assert chosen["i_auroc"][str(chosen["best_t"])] == max(chosen["i_auroc"].values())
     for t in DDIM_TS[1:3]:
-        expected = metrics(v, by_hand(v.images, v.c, t, 0), pixels=False)["mean"]["i_auroc"]
+        expected = metrics(v, by_hand(v.images, v.c, t, seed=0), pixels=False)["mean"]["i_auroc"]
         assert chosen["i_auroc"][str(t)] == pytest.approx(expected)
     other = Rivals(model, index, trained)
     METHODS["ddim"](other)(255 - tests.images.flip(2), tests.c, 2)

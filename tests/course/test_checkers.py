@@ -24,7 +24,7 @@ def heun(v, xt, t, dt, c):
 
 def thrice(v, xt, t, dt, c):
     v(xt, full(t, xt), c)
-    return heun(v, xt, t, dt, c)
+    return heun(v, xt, t, dt=dt, c=c)
 
 
 def heun_at_t(v, xt, t, dt, c):
@@ -108,7 +108,7 @@ WRONG_ANSWERS = {
         "points of the shape": lambda v, xt, t, dt, c: xt.sum(),
         "Euler's step": lambda v, xt, t, dt, c: xt + dt * v(xt, full(t, xt), c),
         "at t + dt, not at t": heun_at_t,
-        "adds both velocities": lambda v, xt, t, dt, c: 2 * heun(v, xt, t, dt, c) - xt,
+        "adds both velocities": lambda v, xt, t, dt, c: 2 * heun(v, xt, t, dt=dt, c=c) - xt,
         "3 times; two are enough": thrice,
         "compare with": midpoint,
     },
@@ -146,8 +146,8 @@ WRONG_ANSWERS = {
         "compare": lambda xt, v, t_map: xt,
     },
     "survives": {
-        "a number a pair": lambda a, b, x_a, x1, m: survives(a, b, x_a, x1, m).mean(),
-        "what is made of x1": lambda a, b, x_a, x1, m: survives(a, x1, x_a, x1, m),
+        "a number a pair": lambda a, b, x_a, x1, m: survives(a, b, x_a, x1=x1, masks=m).mean(),
+        "what is made of x1": lambda a, b, x_a, x1, m: survives(a, x1, x_a, x1=x1, masks=m),
         "lengths' ratio": by_lengths,
         "a cosine": by_cosine,
         "upside down": lambda *each: 1 / survives(*each),
@@ -183,9 +183,9 @@ WRONG_ANSWERS = {
     },
     "verdict": {
         "one of holds, does not, undecided": lambda low, high, e, m: low > m,
-        "no say": lambda low, high, e, m: ruled(low, high, (), m),
+        "no say": lambda low, high, e, m: ruled(low, high, (), margin=m),
         "each of them": any_of,
-        "not with 0": lambda low, high, e, m: ruled(low, high, e, 0.0),
+        "not with 0": lambda low, high, e, m: ruled(low, high, e, margin=0.0),
         "middle of the interval": middle,
         "a third answer": lambda *case: "holds" if ruled(*case) == "holds" else "does not",
         "all below": lambda *case: "undecided",
@@ -259,4 +259,4 @@ def test_what_cannot_be_compared_is_no_answer():
 def test_the_gauge_is_the_librarys():
     hats, (x_a, x1) = torch.rand(2, 2, 3, 4, 4), torch.rand(2, 2, 3, 4, 4)
     masks, c = torch.ones(2, 4, 4, dtype=torch.bool), torch.zeros(2, dtype=torch.long)
-    assert torch.allclose(survives(*hats, x_a, x1, masks), survival(*hats, Synthesised(x_a, x1, masks, c)))
+    assert torch.allclose(survives(*hats, x_a, x1, masks), survival(*hats, Synthesised(x_a, x1, masks, c=c)))

@@ -12,7 +12,7 @@ from timenet_lib.errors import InputError
 from timenet_lib.pictures import outlines
 from timenet_lib.score import Ratios, Scoring
 
-KNOWN = Calibration(Ratios((1.0,), 1.0), 2.0, 4.0, Scoring())
+KNOWN = Calibration(Ratios((1.0,), 1.0), 2.0, 4.0, scoring=Scoring())
 SHARES = (0.25, 1.0, 3.0)
 
 
@@ -22,7 +22,10 @@ def examples():
     mask = torch.zeros(32, 32, dtype=torch.bool)
     mask[10:16, 10:16] = True
     grey = torch.zeros(3, 32, 32)
-    return [Example("die, chip", "die", grey, mask), Example("die, good", "die", grey, torch.zeros_like(mask))]
+    return [
+        Example("die, chip", "die", grey, mask=mask),
+        Example("die, good", "die", grey, mask=torch.zeros_like(mask)),
+    ]
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def maps(examples):
 
 @pytest.fixture
 def viewer(examples, maps):
-    return contours.threshold_explorer(examples, maps, KNOWN, SHARES)
+    return contours.threshold_explorer(examples, maps, KNOWN, shares=SHARES)
 
 
 def panels(viewer, item):
@@ -92,9 +95,9 @@ def test_the_last_outline_lies_on_top():
 
 def test_a_threshold_of_nothing_is_refused(examples, maps):
     with pytest.raises(InputError, match="above 0, not 0"):
-        contours.threshold_explorer(examples, maps, KNOWN, (0, 1.0))
+        contours.threshold_explorer(examples, maps, KNOWN, shares=(0, 1.0))
 
 
 def test_two_images_of_one_name_are_refused(examples, maps):
     with pytest.raises(InputError, match="2 images are named 'die, good'"):
-        contours.threshold_explorer([examples[1], examples[1]], maps, KNOWN, SHARES)
+        contours.threshold_explorer([examples[1], examples[1]], maps, KNOWN, shares=SHARES)

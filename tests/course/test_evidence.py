@@ -113,7 +113,8 @@ def test_failures_are_the_worst_ones_and_on_the_wrong_side(tmp_path):
     """Four test images: two missed, one false alarm, one found."""
     kinds = [("a", "crack", True), ("a", "good", False), ("b", "crack", True), ("b", "hole", True)]
     samples = tuple(
-        Sample(tmp_path / f"{i}.png", c, k, tmp_path / "m.png" if d else None) for i, (c, k, d) in enumerate(kinds)
+        Sample(tmp_path / f"{i}.png", c, k, mask_path=tmp_path / "m.png" if d else None)
+        for i, (c, k, d) in enumerate(kinds)
     )
     judged = evidence_figures.Judged(samples, torch.tensor([0.4, 0.9, 0.2, 0.8]), 0.5)
     assert judged.defective.tolist() == [True, False, True, True]

@@ -90,7 +90,7 @@ def uneven(model, drawn_ci):
     """Return an explorer whose class die has two images."""
     kept = [s for s in drawn_ci.test if s.class_name != "die"]
     few = [s for s in drawn_ci.test if s.class_name == "die"][:2]
-    smaller = FolderIndex(drawn_ci.root, drawn_ci.classes, drawn_ci.train, (*kept, *few), drawn_ci.notes)
+    smaller = FolderIndex(drawn_ci.root, drawn_ci.classes, drawn_ci.train, test=(*kept, *few), notes=drawn_ci.notes)
     return live.LiveExplorer(model, smaller)
 
 

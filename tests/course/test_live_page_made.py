@@ -148,7 +148,7 @@ class Half(TimeNet):
 
 
 def test_the_trial_counts_strokes_that_are_found_and_the_error_that_is_left(monkeypatch):
-    example = live_page.Example("die", "die", torch.full((3, 64, 64), -0.6), torch.zeros(64, 64, dtype=torch.bool))
+    example = live_page.Example("die", "die", torch.full((3, 64, 64), -0.6), mask=torch.zeros(64, 64, dtype=torch.bool))
     defective = example._replace(mask=~example.mask)
     monkeypatch.setattr(strokes, "palette", lambda picture: ["#ffffff", "#808080", "#202020"])
     trials = strokes.try_strokes(Half(), [example, defective, example])
@@ -175,7 +175,9 @@ def test_a_sound_image_that_reaches_the_threshold_is_refused(tmp_path, monkeypat
     (tmp_path / "dist").mkdir()
     for file in ("package.json", *(f"dist/{name}" for name in RUNTIME.values())):
         (tmp_path / file).touch()
-    quiet = live_page.Example("die, good", "die", torch.full((3, 64, 64), -0.6), torch.zeros(64, 64, dtype=torch.bool))
+    quiet = live_page.Example(
+        "die, good", "die", torch.full((3, 64, 64), -0.6), mask=torch.zeros(64, 64, dtype=torch.bool)
+    )
     loud = quiet._replace(name="gear, good", x1=torch.ones(3, 64, 64))
     defective = loud._replace(name="gear, crack", mask=~loud.mask)
     monkeypatch.setattr(live_page, "course_data", lambda preset: None)

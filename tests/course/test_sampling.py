@@ -19,7 +19,7 @@ def model():
     torch.manual_seed(0)
     config = CI.unet_config(3)
     features = build_extractor("embedded", "random", CI.levels)
-    return TimeNet(CI, ("die", "gear", "wood"), Models(UNet(config).eval(), UNet(config).eval()), features)
+    return TimeNet(CI, ("die", "gear", "wood"), Models(UNet(config).eval(), UNet(config).eval()), features=features)
 
 
 def test_class_noise_has_every_class_in_turn_and_depends_on_the_seed(model):
@@ -69,7 +69,7 @@ def test_the_classes_figure_has_a_bar_for_each_flow_and_class():
 
 def test_the_steps_explorer_shows_every_flow_in_one_step_and_in_ten(model):
     g = torch.Generator().manual_seed(0)
-    example = Example("die, good", "die", torch.rand(3, 32, 32, generator=g) * 2 - 1, torch.zeros(32, 32).bool())
+    example = Example("die, good", "die", torch.rand(3, 32, 32, generator=g) * 2 - 1, mask=torch.zeros(32, 32).bool())
     viewer = sampling.steps_explorer(model, [example], [0.5, 0.8], seed=0, start=0.8, methods=["flow_0", "flow_1"])
     (item,) = viewer.content["items"]
     titles = [panel["title"] for panel in item["panels"]]

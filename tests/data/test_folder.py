@@ -89,11 +89,13 @@ def test_index_of_a_valid_folder(root: Path) -> None:
     index = index_folder(root)
     assert find_problems(root) == []
     assert (index.root, index.classes, index.notes) == (root, ("apple", "bottle"), ())
-    assert index.train[3:] == tuple(Sample(root / TRAIN / f"{i:03}.png", "bottle", "good", None) for i in range(3))
+    assert index.train[3:] == tuple(
+        Sample(root / TRAIN / f"{i:03}.png", "bottle", "good", mask_path=None) for i in range(3)
+    )
     assert index.test[3:] == (
-        Sample(root / CRACK / "000.png", "bottle", "crack", root / MASKS / "000_mask.png"),
-        Sample(root / CRACK / "001.png", "bottle", "crack", root / MASKS / "001_mask.png"),
-        Sample(root / "bottle/test/good/000.png", "bottle", "good", None),
+        Sample(root / CRACK / "000.png", "bottle", "crack", mask_path=root / MASKS / "000_mask.png"),
+        Sample(root / CRACK / "001.png", "bottle", "crack", mask_path=root / MASKS / "001_mask.png"),
+        Sample(root / "bottle/test/good/000.png", "bottle", "good", mask_path=None),
     )
     assert [sample.defective for sample in index.test[3:]] == [True, True, False]
     assert index.has_masks("bottle")
@@ -400,9 +402,9 @@ def denied(monkeypatch: pytest.MonkeyPatch, module: object, name: str, denied: P
 
 
 def test_permission_denied_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    denied(monkeypatch, builtins, "open", root / TRAIN / "001.png")
+    denied(monkeypatch, builtins, "open", denied=root / TRAIN / "001.png")
     only_problem(root, f"{TRAIN}/001.png: permission denied", "make it readable")
-    denied(monkeypatch, os, "listdir", root / CRACK)
+    denied(monkeypatch, os, "listdir", denied=root / CRACK)
     problem = f"{CRACK}: cannot be listed (Permission denied); make the folder readable for this user"
     assert problem in find_problems(root)
 
@@ -450,15 +452,15 @@ def test_mvtec_counts_sum_to_the_published_totals() -> None:
 def test_comparison_with_mvtec() -> None:
     root, train, test = Path("mvtec"), [], []
     for name, counts in MVTEC_COUNTS.items():
-        train += [Sample(root / name / f"{i}.png", name, "good", None) for i in range(counts.train_good)]
+        train += [Sample(root / name / f"{i}.png", name, "good", mask_path=None) for i in range(counts.train_good)]
         kinds = ["good"] * counts.test_good + [f"kind {i % counts.kinds}" for i in range(counts.test_defective)]
-        test += [Sample(root / name / f"{i}.png", name, kind, None) for i, kind in enumerate(kinds)]
+        test += [Sample(root / name / f"{i}.png", name, kind, mask_path=None) for i, kind in enumerate(kinds)]
     names = tuple(sorted(MVTEC_COUNTS))
-    assert compare_with_mvtec(FolderIndex(root, names, tuple(train), tuple(test), ())) == []
+    assert compare_with_mvtec(FolderIndex(root, names, tuple(train), test=tuple(test), notes=())) == []
     del train[208], test[-1]  # bottle's last training image, and zipper's last defective one
-    assert compare_with_mvtec(FolderIndex(root, names, tuple(train), tuple(test), ())) == [
+    assert compare_with_mvtec(FolderIndex(root, names, tuple(train), test=tuple(test), notes=())) == [
         "bottle: train_good is 208, MVTec-AD has 209",
         "zipper: test_defective is 118, MVTec-AD has 119",
     ]
-    [note] = compare_with_mvtec(FolderIndex(root, names[1:], tuple(train), tuple(test), ()))
+    [note] = compare_with_mvtec(FolderIndex(root, names[1:], tuple(train), test=tuple(test), notes=()))
     assert note.startswith("not MVTec-AD")

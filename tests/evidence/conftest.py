@@ -38,7 +38,7 @@ def ci_tests(drawn_ci, model_of_unlike_networks):
 @pytest.fixture(scope="session")
 def with_test():
     """Return a function that gives a folder other test images."""
-    return lambda index, test: FolderIndex(index.root, index.classes, index.train, tuple(test), index.notes)
+    return lambda index, test: FolderIndex(index.root, index.classes, index.train, test=tuple(test), notes=index.notes)
 
 
 @pytest.fixture(scope="session")

@@ -175,7 +175,7 @@ def test_the_setting_of_a_class_is_its_best_on_validation(model, rivals):
 def test_a_class_without_defects_on_validation_is_tuned_by_nothing(model, rivals):
     v = rivals.held_out
     kept = ~(v.defective & (v.names == "button"))
-    part = TestSet(v.images[kept], v.c[kept], v.names[kept], v.kinds[kept], v.masks[kept])
+    part = TestSet(v.images[kept], v.c[kept], v.names[kept], kinds=v.kinds[kept], masks=v.masks[kept])
     found = tune(part, model, ts=(0.83,), weights=(7.0, 1.0))
     assert found["button"] == {"value": 0.0, "setting": [0.83, 7.0, 7.0]}
     assert found["die"]["value"] > 0

@@ -28,11 +28,11 @@ def pairs():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    config = UNetConfig(SIZE, 2, 8, (1, 2), 1, ())
+    config = UNetConfig(SIZE, 2, 8, multipliers=(1, 2), blocks=1, attention=())
     flows = [UNet(config).eval().requires_grad_(False) for _ in range(2)]
     tpn = TPN(config, 0.83).eval().requires_grad_(False)
     features = build_extractor("embedded", "random", CI.levels)
-    return TimeNet(CI, ("a", "b"), Models(*flows, tpn), features)
+    return TimeNet(CI, ("a", "b"), Models(*flows, tpn), features=features)
 
 
 def test_all_of_a_defect_survives_in_the_anomalous_image_and_nothing_in_the_clean_one(pairs):
@@ -96,7 +96,7 @@ def test_t_is_averaged_inside_and_outside_the_masks(model, pairs):
 
 
 def test_masks_of_another_size_are_refused(pairs):
-    small = Synthesised(pairs.x_a, pairs.x1, pairs.masks[:, :8, :8], pairs.c)
+    small = Synthesised(pairs.x_a, pairs.x1, pairs.masks[:, :8, :8], c=pairs.c)
     with pytest.raises(InputError, match=r"masks of shape \(12, 8, 8\) for images of \(12, 3, 32, 32\)"):
         survival(pairs.x_a, pairs.x1, small)
     with pytest.raises(InputError, match="masks of shape"):

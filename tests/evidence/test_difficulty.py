@@ -20,7 +20,7 @@ def test_bound_a_finds_what_a_statistic_gives_away(drawn_ci, ci_tests):
     rows = np.arange(len(ci_tests.images))
     for i in np.flatnonzero(ci_tests.defective):
         rows[i] = next(j for j in rows if ci_tests.defective[j] and ci_tests.names[j] != ci_tests.names[i])
-    odd = TestSet(ci_tests.images[rows], ci_tests.c, ci_tests.names, ci_tests.kinds, ci_tests.masks)
+    odd = TestSet(ci_tests.images[rows], ci_tests.c, ci_tests.names, kinds=ci_tests.kinds, masks=ci_tests.masks)
     as_drawn, as_mixed = bound_a(ci_tests, drawn_ci), bound_a(odd, drawn_ci)
     assert as_mixed["distance to the class mean"]["mean"] > as_drawn["distance to the class mean"]["mean"]
     assert all(0.5 <= value <= 1 for row in as_drawn.values() for value in row.values())

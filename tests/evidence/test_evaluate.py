@@ -26,7 +26,7 @@ from timenet_lib.unet import UNet
 def model(drawn_ci):
     flow = UNet(CI.unet_config(len(drawn_ci.classes))).eval()
     features = build_extractor("embedded", "random", CI.levels)
-    return TimeNet(CI, drawn_ci.classes, Models(flow), features)
+    return TimeNet(CI, drawn_ci.classes, Models(flow), features=features)
 
 
 def test_results_are_the_same_twice_and_survive_json(model, drawn_ci):
@@ -65,7 +65,7 @@ def test_the_table_has_a_row_a_class_and_the_mean(model, drawn_ci):
 
 def test_classes_that_the_weights_do_not_know_are_refused(drawn_ci):
     features = build_extractor("embedded", "random", CI.levels)
-    other = TimeNet(CI, ("die",), Models(UNet(CI.unet_config(1))), features)
+    other = TimeNet(CI, ("die",), Models(UNet(CI.unet_config(1))), features=features)
     with pytest.raises(DataError, match=r"know no class button, cable"):
         evaluate(drawn_ci, other)
 

@@ -86,7 +86,7 @@ def test_a_class_of_good_images_only_has_no_metrics_and_a_reason(few, model, wit
 def test_masks_of_one_kind_give_a_reason_and_no_number():
     scores, maps, defective = np.arange(4.0), np.random.default_rng(0).random((4, 8, 8)), np.arange(4) > 1
     for masks, reason in ((np.zeros(maps.shape, bool), "no defective pixel"), (np.ones(maps.shape, bool), "no normal")):
-        row = metrics_of_images(scores, maps, defective, masks)
+        row = metrics_of_images(scores, maps, defective, masks=masks)
         assert (row["i_auroc"], row["p_auroc"], row["pro"]) == (1.0, None, None)
         assert reason in row["reasons"]["pro"]
 
@@ -193,7 +193,7 @@ def test_the_gain_of_a_row_over_itself_is_nothing_and_other_gains_are_paired():
 
 def test_further_gains_are_those_of_the_pairs_asked_for():
     rows = {"a": measured(0.5, 0.1, 0.4), "b": measured(0.7, 0.3, 0.6), "c": measured(0.6, 0.6, 0.1)}
-    part = section(Experiment({}, "a", [("b", "c"), ("c", "b"), ("b", "d"), ("d", "a")], {"t": 0.8}), rows)
+    part = section(Experiment({}, "a", [("b", "c"), ("c", "b"), ("b", "d"), ("d", "a")], about={"t": 0.8}), rows)
     assert list(part["gains"]) == ["b over c", "c over b"]  # there is no d
     assert part["t"] == 0.8
     for key in KEYS:
@@ -225,7 +225,7 @@ def test_a_record_says_what_it_was_made_with(tests, model):
 
 
 def test_an_unknown_class_is_refused_by_its_name(few, model):
-    other = TimeNet(CI, ("button", "dice", "wood"), model.models, model.features)
+    other = TimeNet(CI, ("button", "dice", "wood"), model.models, features=model.features)
     with pytest.raises(InputError, match=r"knows no class 'die'; did you mean 'dice'\?"):
         TestSet.load(few, other)
 

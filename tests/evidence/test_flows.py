@@ -39,7 +39,7 @@ def model(drawn_ci):
     torch.manual_seed(0)
     config = CI.unet_config(len(drawn_ci.classes))
     features = build_extractor("embedded", "random", CI.levels)
-    return TimeNet(CI, drawn_ci.classes, Models(UNet(config).eval(), UNet(config).eval()), features)
+    return TimeNet(CI, drawn_ci.classes, Models(UNet(config).eval(), UNet(config).eval()), features=features)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,9 @@ def test_a_coupling_that_only_scales_is_straight():
 def test_a_velocity_that_turns_has_the_straightness_of_its_variance(num_steps):
     """v(t) = a (1 - 2 t) has mean 0 and variance a²/3; its first value, a, is how far one step is off."""
     a = 0.6
-    s = measure_straightness(lambda xt, t, c: a * (1 - 2 * t).reshape(-1, 1, 1, 1).expand_as(xt), noise(), C, num_steps)
+    s = measure_straightness(
+        lambda xt, t, c: a * (1 - 2 * t).reshape(-1, 1, 1, 1).expand_as(xt), noise(), C, num_steps=num_steps
+    )
     assert torch.allclose(s.straightness, torch.full((6,), a**2 / 3), rtol=0.02)
     assert torch.allclose(s.gap, torch.full((6,), a**2), rtol=0.02)
 
@@ -159,7 +161,7 @@ def test_each_sample_has_its_own_value_whatever_is_beside_it():
 
 
 def test_fresh_noise_is_no_noise_of_the_couplings():
-    assert not torch.equal(fresh_noise(0, range(1), (3, 8, 8)), coupling_noise(0, 1, range(1), 8))
+    assert not torch.equal(fresh_noise(0, range(1), (3, 8, 8)), coupling_noise(0, 1, range(1), size=8))
     assert torch.equal(fresh_noise(0, range(2, 3), (3, 8, 8)), fresh_noise(0, range(3), (3, 8, 8))[2:])
 
 

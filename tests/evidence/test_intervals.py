@@ -54,7 +54,9 @@ def counts_of(tests, draws, seed=0):
 
 def chosen(tests, rows):
     """The test set of some images, in whatever order and however often."""
-    return TestSet(tests.images[rows], tests.c[rows], tests.names[rows], tests.kinds[rows], tests.masks[rows])
+    return TestSet(
+        tests.images[rows], tests.c[rows], tests.names[rows], kinds=tests.kinds[rows], masks=tests.masks[rows]
+    )
 
 
 def test_image_draws_are_the_aurocs_of_the_images_drawn_with_their_ties(scored):

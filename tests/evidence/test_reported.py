@@ -22,8 +22,8 @@ def test_every_number_is_a_percentage_with_its_source_and_stands_once():
     keys = [r[:4] for r in reported()]
     assert len(set(keys)) == len(keys)
     assert all(0 < r.value <= 100 and r.source and r.metric in ("i_auroc", "p_auroc", "pro") for r in reported())
-    assert reported_value("2", "mean", "TimeNet", "pro") == 93.9
-    assert reported_value("1", "wood", "TimeNet, tuned per class", "i_auroc") is None
+    assert reported_value("2", "mean", "TimeNet", metric="pro") == 93.9
+    assert reported_value("1", "wood", "TimeNet, tuned per class", metric="i_auroc") is None
 
 
 def test_the_papers_table_stands_beside_ours_on_mvtec_only():

@@ -84,7 +84,7 @@ def test_table_3_has_its_rows_and_each_is_its_method(tests, model):
 
 
 def test_weights_without_a_tpn_have_no_row_of_it(model):
-    alone = TimeNet(CI, model.classes, Models(model.models.flow_0), model.features)
+    alone = TimeNet(CI, model.classes, Models(model.models.flow_0), features=model.features)
     assert list(steps_table(alone, (1,)).methods) == ["flow_0, 1"]
 
 
@@ -122,7 +122,7 @@ def test_subsets_of_levels_are_those_of_an_extractor_with_these_levels_only(test
     assert numbers(part["rows"]["own f1-3"]) == evaluated(tests, model)
     for levels in ((1, 2), (3,)):
         features = build_extractor("embedded", "random", levels)  # the same weights
-        other = TimeNet(CI, model.classes, model.models, features)
+        other = TimeNet(CI, model.classes, model.models, features=features)
         assert numbers(part["rows"][f"own {label(levels)}"]) == evaluated(tests, other)
     assert len({json.dumps(numbers(row)) for row in part["rows"].values()}) == 7
     assert part["rows"]["own f2"]["weights"] == "random"
@@ -149,7 +149,7 @@ def test_the_papers_levels_are_of_its_extractor(tests, model, monkeypatch):
     assert all(row["weights"] == "random" for name, row in rows.items() if name.startswith("Wide"))
     features = build_extractor("resnet18", "random", (1, 2, 3, 4, 5))
     features.order = [1, 2, 3]  # f2 to f4 of these
-    other = TimeNet(CI, model.classes, model.models, features)
+    other = TimeNet(CI, model.classes, model.models, features=features)
     assert numbers(rows["WideResNet101 f2-4"]) == evaluated(tests, other)
 
 
@@ -169,7 +169,7 @@ def test_extractors_say_which_weights_they_have(tests, model, monkeypatch, tmp_p
     assert numbers(part["rows"]["embedded"]) == evaluated(tests, model)
     for name, weights in (("ResNet18", "timm"), ("EfficientNet-b0", "random")):
         features = build_extractor(names[name], weights, (2, 3, 4))
-        other = TimeNet(CI, model.classes, model.models, features)
+        other = TimeNet(CI, model.classes, model.models, features=features)
         assert numbers(part["rows"][name]) == evaluated(tests, other)
     monkeypatch.delenv("TIMENET_EXTRACTOR_WEIGHTS")
     row = run(tests, extractors_table(model, {"ResNet18": "resnet18"}))["rows"]["ResNet18"]
@@ -228,7 +228,7 @@ def test_every_choice_differs_from_the_default_in_what_it_touches(choices):
 
 
 def test_a_calibrated_model_has_a_row_whose_maxima_no_test_image_gave(tests, model, few):
-    calibrated = TimeNet(CI, model.classes, model.models, model.features)
+    calibrated = TimeNet(CI, model.classes, model.models, features=model.features)
     images = [s.path for s in few.train]
     calibrated.calibrate(images, [s.class_name for s in few.train], textures=drawn_textures(32, 4))
     name = "maxima calibrated, no test image"

@@ -37,7 +37,7 @@ def model(drawn_ci):
         torch.nn.init.normal_(p, std=0.05)
     flow.eval().requires_grad_(False)
     features = build_extractor("embedded", "random", CI.levels)
-    return TimeNet(CI, drawn_ci.classes, Models(flow, flow, TPN.from_flow(flow, CI.t).eval()), features)
+    return TimeNet(CI, drawn_ci.classes, Models(flow, flow, TPN.from_flow(flow, CI.t).eval()), features=features)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_an_untrained_tpn_gains_nothing(model, tests, drawn_ci):
 
 def test_flow_1_stands_at_its_best_t_of_the_validation_draw(model, tests, drawn_ci):
     """Test set and validation draw may be told apart: the choice is made on the latter."""
-    other = TestSet(255 - tests.images, tests.c, tests.names, tests.kinds, tests.masks)
+    other = TestSet(255 - tests.images, tests.c, tests.names, kinds=tests.kinds, masks=tests.masks)
     pairs, ts = course_pairs(model, drawn_ci, 4), (0.6, 0.7, 0.8)
     results = measure_gain(model, tests, other, pairs=pairs, seeds=(0,), ts=ts)
     expected = choose_t(other, lambda t: of_model(model, "flow_1", t=t), ts=ts)
