@@ -220,19 +220,13 @@ def measure_flows(
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]")
-@click.option(
-    "--work",
-    default="build/reproduce",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where parts are kept.",
-)
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="[default: beside the shipped weights]")
+@option("--work", default="build/reproduce", type=FILE, metavar="DIR", help="Where parts are kept.")
+@option("--out", type=FILE, metavar="DIR", help="Where records go.", show_default="next to the shipped weights")
 def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
-    """Make the records beside the shipped weights anew (maintainers); without a NAME, list them and what they cost.
+    """Make the records of the shipped weights again (maintainers); without a NAME, list them and what they cost.
 
-    NAME is a record, or all. What is measured is kept in --work at once: after an interruption the same command goes
-    on.
+    NAME is a record, or all. What is measured is kept in --work at once: after an interruption the same command
+    continues.
     """
     from timenet_lib.detector import TimeNet
     from timenet_lib.evidence import reproduce as records

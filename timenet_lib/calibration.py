@@ -45,7 +45,7 @@ class Record:
 def write_calibration(
     folder: Path, calibration: dict[str, Calibration], hashes: dict[str, str], extractor: dict[str, Any]
 ) -> None:
-    """Write each method's calibration beside the weights that it belongs to, with their hashes and the extractor."""
+    """Write each method's calibration into the folder of its weights, with their hashes and the extractor."""
     write_json(folder / FILE, asdict(Record(hashes, extractor, calibration)))
 
 

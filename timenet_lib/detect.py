@@ -67,7 +67,7 @@ def detect(
     seed: int = 0,
     say: OnRow = lambda row: None,
 ) -> dict[str, Any]:
-    """Return {"method", "threshold", "pixel_threshold", "images": rows}, one row per image; say receives each row.
+    """Score images as {"method", "threshold", "pixel_threshold", "images": rows}; say receives each row.
 
     A row has the COLUMNS: "marked" is the share of pixels whose score reaches the pixel threshold, "heat_map" a file
     below out, or None. threshold replaces the calibrated one. With out, a new or empty folder, all or nothing is

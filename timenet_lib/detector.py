@@ -321,7 +321,7 @@ def calibrate_folder(
     device: str = "cpu",
     extractor_weights: str = "",
 ) -> None:
-    """Calibrate the model in a folder on the images held out from its training, and write that beside the weights."""
+    """Calibrate the model in a folder on the images held out from its training, and write calibration.json there."""
     model = TimeNet.from_pretrained(folder, device, extractor_weights)
     held_out = [model.classes[i] for i in data.held_out_labels]
     model.calibrate(as_float(data.held_out), held_out, textures=textures, seed=seed)

@@ -52,13 +52,13 @@ LONGEST_NAME = 255
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it: on one line, printable, and cut where it is long."""
+    """Format a value for a message: on one line, printable, and cut where it is long."""
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def printable(text: str) -> str:
-    """Return a text as it is, or with escapes where it holds line ends and the like, as names of files may."""
+    """Keep a text as it is, or escape it where it holds line ends and the like, as names of files may."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 

@@ -61,14 +61,13 @@ class ExportedPath(nn.Module):
                 net.checked = False
 
     def outputs(self) -> tuple[str, ...]:
-        """Return the names of what forward gives."""
         steered = isinstance(self.v, SteeredFlow)
         return tuple(n for n in Differences._fields if steered or n != "timestep_map")
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"]
     ) -> tuple[Tensor, ...]:
-        """Return reconstruction, T map (if there is a TPN), score map and image score."""
+        """Compute reconstruction, T map (if there is a TPN), score map and image score."""
         ts = full_t(self.t, image)
         xt = interpolate(noise, image, ts)
         t_maps: list[Tensor] = []
@@ -101,7 +100,7 @@ def export_onnx(model: TimeNet, path: str | Path, method: str | None = None) -> 
 
 @torch.no_grad()
 def trace(net: ExportedPath, size: int) -> Any:
-    """Return the ONNX model of a network that takes images of this size, in batches of any length."""
+    """Trace a network into an ONNX model that takes images of this size, in batches of any length."""
     example = (torch.zeros(2, 3, size, size), torch.zeros(2, 3, size, size), torch.zeros(2, dtype=torch.long))
     batch = {0: torch.export.Dim("batch")}
     with WrittenOut():
@@ -114,7 +113,7 @@ def trace(net: ExportedPath, size: int) -> Any:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return softmax(q kᵀ / √d) v."""
+    """Compute softmax(q kᵀ / √d) v."""
     return torch.softmax(q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5, dim=-1) @ v
 
 
@@ -156,7 +155,7 @@ def store_as_half(proto: Any) -> None:
 
 
 def metadata(model: TimeNet, method: str) -> dict[str, str]:
-    """Return what the file says of itself, each value as JSON but for plain words."""
+    """Describe the model in the file's metadata; values that are not plain words are JSON."""
     known = model.calibrated(method)
     stages = {"flow_0": ("flow_0",), "flow_1": ("flow_1",), "timenet": ("flow_1", "tpn")}[method]
     hashes = {name: model.hashes.get(name) for name in stages} | {"extractor": model.extractor.get("sha256")}
@@ -209,13 +208,13 @@ def check_onnx(
 
 
 def random_images(model: TimeNet) -> Float[Tensor, "b 3 h w"]:
-    """Return an image of independent pixels for each class."""
+    """Draw an image of independent pixels for each class."""
     size = model.preset.image_size
     return torch.rand(len(model.classes), 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 def needed(module: str) -> Any:
-    """Return a module of the export; a missing one is an InputError that says how to get it."""
+    """Import a package of the export. Raises InputError, with how to install it, if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

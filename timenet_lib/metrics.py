@@ -55,7 +55,7 @@ def max_f1_threshold(scores: Float[np.ndarray, "..."], defective: Shaped[np.ndar
 
 
 def pro(score_maps: Float[np.ndarray, "..."], masks: Shaped[np.ndarray, "..."], limit: float = 0.3) -> float:
-    """Return the mean overlap with the regions, averaged over false positive rates from 0 to the limit.
+    """Compute the mean overlap with the regions, averaged over false positive rates from 0 to the limit.
 
     Paper: section 3.1.2. Maps and masks are (b, h, w), masks boolean, the limit lies in (0, 1]; anything else is an
     InputError. In [0, 1]: a perfect map gives 1, a constant one limit / 2.
@@ -67,7 +67,7 @@ def pro(score_maps: Float[np.ndarray, "..."], masks: Shaped[np.ndarray, "..."], 
 def pro_curve(
     score_maps: Float[np.ndarray, "..."], masks: Shaped[np.ndarray, "..."], limit: float = 1.0
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
-    """Return false positive rate and mean overlap with the regions at each distinct score, from (0, 0) on.
+    """Compute false positive rate and mean overlap with the regions at each distinct score, from (0, 0) on.
 
     Paper: section 3.1.2. A region is 8-connected and counts the same however large it is. The curve ends at or
     just past the limit, for limit = 1 at (1, 1). Inputs and errors are those of pro.
@@ -84,13 +84,13 @@ def pro_curve(
 
 
 def score_at_rate(normal: Float[np.ndarray, " n"], limit: float) -> float:
-    """Return the highest score that more than a share limit of the normal pixels reach, -inf where there is none."""
+    """Find the highest score that more than a share limit of the normal pixels reach, -inf where there is none."""
     rank = int(limit * normal.size) + 1
     return float(np.partition(normal, -rank)[-rank]) if rank <= normal.size else -np.inf
 
 
 def region_weights(masks: Bool[np.ndarray, "b h w"]) -> Float[np.ndarray, "b h w"]:
-    """Return for each pixel 1 / (size of its region) / (number of regions), 0 where it is normal."""
+    """Compute for each pixel 1 / (size of its region) / (number of regions), 0 where it is normal."""
     labels, regions = ndimage.label(masks, structure=WITHIN_AN_IMAGE)
     sizes = np.bincount(labels[masks])
     weights = np.zeros(masks.shape, dtype=np.float64)
@@ -99,7 +99,7 @@ def region_weights(masks: Bool[np.ndarray, "b h w"]) -> Float[np.ndarray, "b h w
 
 
 def area_up_to(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"], limit: float) -> float:
-    """Return the area under the polygon (x, y), x rising from 0, up to x = limit."""
+    """Compute the area under the polygon (x, y), x rising from 0, up to x = limit."""
     i = np.searchsorted(x, limit)  # the first point at or beyond the limit
     at_limit = y[i - 1] + (y[i] - y[i - 1]) * (limit - x[i - 1]) / (x[i] - x[i - 1])
     return float(np.trapezoid(np.append(y[:i], at_limit), np.append(x[:i], limit)))
@@ -113,7 +113,7 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Return the percentile interval of metric(*arrays) when the images, the rows of all arrays, are drawn anew.
+    """Compute the percentile interval of metric(*arrays) over draws of the images, the rows of all arrays.
 
     Not in the paper. Rows are drawn with replacement within each value of strata, so labels as strata keep both kinds
     in every draw, and a row stays one row across all arrays: metric may be a difference of two detectors. Spread

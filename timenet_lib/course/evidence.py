@@ -1,4 +1,4 @@
-"""The recorded evidence as tables: 1 to 5 of the paper, ours beside what the paper and others report.
+"""The recorded evidence as tables: 1 to 5 of the paper, ours next to what the paper and others report.
 
 Ours are of the drawn data set, the reported ones of MVTec-AD: the order of the methods compares, the values do not.
 """
@@ -37,7 +37,7 @@ class Table(NamedTuple):
 
 
 def read_evidence(name: str) -> dict[str, Any]:
-    """Read a record that lies beside the shipped weights, by name, "ablations" among them; it says how old it is."""
+    """Read a record of the shipped weights by its name, or "ablations"; it says whether it is of older pictures."""
     record = "evaluation" if name == "ablations" else name
     results = {**read(record), "older": note(record)}
     return (

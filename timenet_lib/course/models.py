@@ -107,7 +107,7 @@ def load_example(sample: Sample, size: int) -> Example:
 
 
 def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *about: str) -> str:
-    """Return a record that lies beside the shipped weights, labelled as recorded, shown by a function of it.
+    """Format a record of the shipped weights by a function of it, labelled as recorded.
 
     about names entries for the first line, as words with the entry's key in braces.
     """
@@ -119,12 +119,12 @@ def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *abo
 
 
 def recorded_table(preset: str) -> str:
-    """Return the table that was measured when the shipped weights were made, labelled as recorded."""
+    """Format the table that was measured when the shipped weights were made, labelled as recorded."""
     return recorded(preset, "evaluation.json", format_table, "seed {seed}", "t = {t}", "{images} test images")
 
 
 def recorded_extractors() -> str:
-    """Return what the tasks of the embedded extractor reached, as a table of percentages, labelled as recorded."""
+    """Format what the tasks of the embedded extractor reached, as a table of percentages, labelled as recorded."""
     results = json.loads((shipped_weights("demo") / "extractor_tasks.json").read_text())
     width = max(map(len, results["rows"]))
     head = note("extractors") or "recorded"

@@ -208,7 +208,7 @@ def choices_table(test: TestSet, rebuilt: Sequence[tuple[Reconstruction, Distanc
 
 
 def format_choices(rows: Mapping[str, Row]) -> str:
-    """Return the rows as a table of percentages."""
+    """Format the rows as a table of percentages."""
     width = max(map(len, rows))
     lines = [f"{'':<{width}}  I-AUROC P-AUROC     PRO"]
     lines += [f"{name:<{width}}  " + " ".join(f"{percent(v):>7}" for v in values) for name, values in rows.items()]

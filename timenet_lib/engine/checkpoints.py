@@ -26,7 +26,7 @@ OfBins = Meta(min_length=T_BINS, max_length=T_BINS)
 
 @dataclass
 class History:
-    """What a training run leaves beside the weights."""
+    """What a training leaves besides the weights."""
 
     precision: Precision = "float32"  # what the network computes in
     step: Count = 0
@@ -61,7 +61,7 @@ class History:
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint holds beside its tensors."""
+    """What a checkpoint holds besides its tensors."""
 
     history: History
     identity: dict[str, Any]  # of the training

@@ -125,7 +125,7 @@ def range_file(folder: Path, indices: range) -> Path:
 
 @dataclass(frozen=True)
 class About:
-    """What a range holds beside its tensors."""
+    """What a range holds besides its tensors."""
 
     sha256: Digest  # of x1
     nfe: Positive  # function evaluations

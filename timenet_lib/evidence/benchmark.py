@@ -68,7 +68,7 @@ class Rivals:
         return self.chosen[name]
 
     def peers_folder(self) -> Path:
-        """Say where the trained peers lie; without them there is an InputError."""
+        """Get the folder of the trained peers. Raises InputError if they are not trained."""
         if self.peers is None:
             raise InputError("the peers are not trained: give the folder of train_peers")
         return self.peers

@@ -37,7 +37,7 @@ DRAEM_RATE = 1e-3
 
 
 def peer(module: str) -> Any:
-    """Import a module of a peer's library; a missing one is an InputError that says how to install it."""
+    """Import a module of a peer's library. Raises InputError, with how to install it, if it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

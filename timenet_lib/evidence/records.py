@@ -1,4 +1,4 @@
-"""The records that lie beside the shipped weights: what each was made with, and which are older than what it is of.
+"""The records of the shipped weights: what each was made with, and which are older than the weights or pictures.
 
 A record carries the SHA-256 of the weights, of the test images and of the code that decided its numbers. It is stale
 where weights or images are others than today's, or where it does not say: an absent hash is unknown, never made up.
@@ -17,8 +17,9 @@ from timenet_lib.weights import read_record, shipped_weights
 LIBRARY = Path(__file__).parents[1]
 METHOD = (
     "keyed", "path", "solvers", "losses", "layers", "unet", "tpn", "perlin", "synthesis", "train", "pooling", "score",
-    "scopes", "metrics", "features", "models", "calibration", "presets", "detector", "data/folder", "data/images",
-    "data/textures", "data/training_set", "evidence/experiment", "evidence/intervals", "evidence/testset",
+    "scopes", "metrics", "embedded", "features", "models", "calibration", "presets", "detector", "data/folder",
+    "data/images", "data/textures", "data/training_set", "evidence/experiment", "evidence/intervals",
+    "evidence/testset",
 )  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def record_path(name: str) -> Path:
 
 
 def read(name: str) -> dict[str, Any]:
-    """Read a record that lies beside the shipped weights."""
+    """Read a record of the shipped weights."""
     return json.loads(record_path(name).read_text())
 
 

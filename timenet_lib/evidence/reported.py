@@ -1,4 +1,4 @@
-"""What others report, from reported.csv, each number with its source: to be shown beside ours, never as ours."""
+"""What others report, from reported.csv, each number with its source: to be shown next to ours, never as ours."""
 
 import csv
 from functools import cache
@@ -24,7 +24,7 @@ class Reported(NamedTuple):
 
 @cache
 def reported() -> tuple[Reported, ...]:
-    """Return every reported number, in the order of the file."""
+    """Read every reported number, in the order of the file."""
     with FILE.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file)
         return tuple(
@@ -36,7 +36,7 @@ def reported() -> tuple[Reported, ...]:
 
 
 def reported_value(table: str, class_name: str, method: str, metric: str) -> float | None:
-    """Return one number in percent, None where the source has none."""
+    """Look up one number in percent, None where the source has none."""
     for row in reported():
         if row[:4] == (table, class_name, method, metric):
             return row.value
@@ -44,7 +44,7 @@ def reported_value(table: str, class_name: str, method: str, metric: str) -> flo
 
 
 def format_beside(results: dict[str, Any]) -> str:
-    """Return the paper's tables 1 and 2 beside evaluate's results on MVTec-AD, in percent; "" for other data.
+    """Format the paper's tables 1 and 2 next to evaluate's results on MVTec-AD, in percent; "" for other data.
 
     Paper: tables 1 and 2, which were made with all 15 classes in one model.
     """
@@ -69,7 +69,7 @@ def format_beside(results: dict[str, Any]) -> str:
 
 
 def beside(ours: dict[str, Any], table: str, class_name: str, method: str, metric: str) -> str:
-    """Return our number and the reported one, as "95.8 / 97.5"."""
+    """Format our number and the reported one, as "95.8 / 97.5"."""
     mine = (ours["mean"] if class_name == "mean" else ours["classes"][class_name])[metric]
     theirs = reported_value(table, class_name, method, metric=metric)
     shown = [f"{100 * mine:.1f}" if mine is not None else "n/a", f"{theirs:.1f}" if theirs is not None else "n/a"]

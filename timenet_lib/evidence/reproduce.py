@@ -1,4 +1,4 @@
-"""Make the records anew that lie beside the shipped weights: `timenet reproduce NAME...`, for maintainers.
+"""Make the records of the shipped weights again: `timenet reproduce NAME...`, for maintainers.
 
 Each record has a file of its own. Every part of one, usually a method's metrics, is kept in a work folder as soon as it
 is measured, so that a killed run goes on with the next part. A part that was measured with other weights, images or
@@ -213,7 +213,7 @@ def list_records() -> str:
 def reproduce(names: Iterable[str], work: Work, *, out: Path | None = None, show: Say = quiet) -> None:
     """Make records anew, one after the other, each written as soon as it is whole; show gets the tables.
 
-    out is where they go, by default beside the shipped weights.
+    out is where they go, by default into the folder of the shipped weights.
     """
     for name in names:
         begin, work.spared = time.perf_counter(), 0.0

@@ -47,7 +47,7 @@ class TestSet:
 
     @classmethod
     def load(cls, index: FolderIndex, model: TimeNet) -> "TestSet":
-        """Load a folder's test images at the model's size; a class that the model does not know is an InputError."""
+        """Load a folder's test images at the model's size. Raises InputError for a class unknown to the model."""
         size, names = model.preset.image_size, [s.class_name for s in index.test]
         masks = np.zeros((len(index.test), size, size), dtype=bool)
         for mask, sample in zip(masks, index.test, strict=True):
