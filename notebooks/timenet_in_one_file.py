@@ -1,4 +1,4 @@
-"""TimeNet in one file: equations (1) to (5) and both algorithms, to read, to train and to detect with.
+"""TimeNet in one file: equations (1) to (5) and the training of both algorithms; the library draws the defects.
 
 S. Jiang, X. Xia, W. Zhai, Y. Cao, "ODE diffusion model for multiclass anomaly detection and localization", 2025.
 t = 0 is noise x0, t = 1 is the image x1. Images are float in [-1, 1], (b, 3, h, w); t and the classes c are (b,).

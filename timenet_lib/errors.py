@@ -71,7 +71,7 @@ def is_name(value: str) -> bool:
 def check_t(t: Any, x: Any) -> None:
     """Refuse, with an InputError, a t that is not one value per image in x, or lies outside [0, 1].
 
-    Values are looked at on the CPU only: on a GPU that would wait for the device at every call.
+    Values are checked on the CPU only; on a GPU the check would wait for the device at every call.
     """
     if t.shape != x.shape[:1]:
         raise InputError(f"t has shape {tuple(t.shape)}: one value for each of the {len(x)} images is needed")

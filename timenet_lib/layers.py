@@ -30,7 +30,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
         half = self.base // 2
-        frequency = torch.exp(-torch.arange(half, device=t.device) * (math.log(10_000) / half))  # 1 ... 1/10000
+        frequency = torch.exp(-torch.arange(half, device=t.device) * (math.log(10_000) / half))  # 1 to 1/10000
         angle = 999.0 * t[:, None] * frequency
         return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=1))
 

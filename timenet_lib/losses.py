@@ -1,4 +1,4 @@
-"""The training losses, each called as loss(v, batch): flow matching (1), (4), and algorithm 2's repair loss."""
+"""The training losses, called as loss(v, batch): flow matching (1), (4), and algorithm 2's repair loss."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

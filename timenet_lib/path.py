@@ -1,4 +1,4 @@
-"""The path between noise and image: the only place where a direction is spelled out.
+"""The path between noise and image: this file fixes the direction of time.
 
 t = 0 is noise x0 ~ N(0, I), t = 1 is the image x1, with pixels in [-1, 1]. Everything in the library follows this.
 """

@@ -1,4 +1,4 @@
-"""What follows formula (5): the smoothing of a score map, and the pooling that makes an image score of it."""
+"""What follows formula (5): the smoothing of a score map, and the pooling that turns it into an image score."""
 
 import torch
 import torch.nn.functional as F
@@ -7,7 +7,7 @@ from torch import Tensor
 
 POOL, ROUNDS = 8, 8  # eight rounds of average pooling with kernel 8, meant for 256 px
 POOL_SIGMA = (ROUNDS * (POOL**2 - 1) / 12) ** 0.5  # 6.48 px: the width of all eight together
-POOL_REACH = ROUNDS * (POOL - 1) // 2  # 28 px at each border to which the eight are blind
+POOL_REACH = ROUNDS * (POOL - 1) // 2  # 28 px: no pooled value is centred closer to a border
 
 
 def smooth(maps: Float[Tensor, "b h w"], sigma: float) -> Float[Tensor, "b h w"]:
@@ -25,7 +25,7 @@ def image_score(maps: Float[Tensor, "b h w"], padded: bool = False) -> Float[Ten
     """Take the maximum of the map after eight rounds of average pooling (kernel 8, stride 1, no padding).
 
     Paper: section 3.1.3, read as in DiAD's code. At 256 px these are the eight poolings. At other sizes a kernel of 8
-    scaled down would do nothing, so it is one Gaussian of the same width with the same blind border: a pixel 10 px
+    scaled down would do nothing, so it is one Gaussian of the same width, the same margin left out: a pixel 10 px
     from the border of 256 counts 2 % of a central one. With padded the map is mirrored first, and every pixel counts.
     """
     size = min(maps.shape[-2:])

@@ -1,7 +1,7 @@
-"""Formula (5): from an image and its reconstruction to a score map and an image score.
+"""Formula (5): from an image and its reconstruction to a score map.
 
-Paper: section 2.3. Two distances are compared, Euclidean d1 and cosine d2. F(d1, d2, w) brings d1 to the height of d2
-by the ratio of their maxima, and adds. Over which images the maxima run is the scope, see scopes.py.
+Paper: section 2.3. Two distances are compared, Euclidean d1 and cosine d2. F(d1, d2, w) scales d1 to w times the
+height of d2, by the ratio of their maxima, and adds. Over which images the maxima run is the scope, see scopes.py.
 """
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 Every solver is called as solver(v, xt, t, c) on images or other points of shape (b, ...), each from its own t in
 [0, 1]. It returns the end of the path and how often it evaluated v. A callback receives (t, xt) after each step.
+The values of t are checked on the CPU only.
 """
 
 from collections.abc import Callable

@@ -50,7 +50,7 @@ def move(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"
 
 
 def turn(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
-    """Turn an image by quarter turns, and mirror every second one."""
+    """Rotate an image by a random multiple of 90 degrees, and mirror it with probability 1/2."""
     x = torch.rot90(x, integer(g, 4), dims=(1, 2))
     return x.flip(2) if integer(g, 2) else x
 
@@ -71,10 +71,10 @@ class Synthesiser:
     sources: where a sample's content comes from, with equal chance.
 
     - "texture": a texture, turned and recoloured, as in the paper;
-    - "transplant" (extension): a training image, every second time of the same class, moved or in place;
+    - "transplant" (extension): a training image, of the same class with probability 1/2, moved or in place;
     - "recolour" (extension): an image of the same class, recoloured, moved or in place.
 
-    If the content hardly differs from what it covers, a texture replaces it, so that every anomaly is visible.
+    If the content hardly differs from what it covers, a texture replaces it, so that few anomalies are invisible.
     Raises InputError for unknown or no sources, a share outside [0, 1], and images, labels or textures that do not fit.
     """
 

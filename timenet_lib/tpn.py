@@ -2,7 +2,7 @@
 
 Paper: section 2.2. The TPN has the shape of the U-Net but is not told t: for each pixel it perceives how far the
 noised image is from a normal one. It gives the map T, which replaces t in the one step (3), and features, which are
-handed across to the flow's decoder block by block.
+added to the flow's decoder block by block.
 """
 
 import math
@@ -73,9 +73,10 @@ class TPN(nn.Module):
 class SteeredFlow(nn.Module):
     """TimeNet as a velocity: v'(xt, t, c) = (1 - T) / (1 - t) v(xt, t, c | TPN).
 
-    Paper: section 2.2. Every solver takes it. One step from t gives xt + (1 - t) v' = xt + (1 - T) v, eq. (3) with T
-    in place of t. At t = 1 the path has ended: v' is 0 there, and an image comes back unchanged, as from any flow.
-    on_map, where given, receives T at each evaluation.
+    Paper: section 2.2. One step from t gives xt + (1 - t) v' = xt + (1 - T) v, eq. (3) with T in place of t; Euler's n
+    steps work alike. Towards t = 1 the factor grows without bound wherever T stays below 1, so an adaptive solver is
+    of no use here. At t = 1 the path has ended: v' is 0, and an image comes back unchanged, as from any flow. on_map,
+    where given, receives T at each evaluation.
     """
 
     def __init__(self, flow: nn.Module, tpn: nn.Module, on_map: Callable[[Tensor], None] | None = None):

@@ -1,7 +1,7 @@
-"""Algorithm 1 and algorithm 2: one loop, and the batches that each of them draws.
+"""The loop of algorithms 1 and 2, and the batches that each of them draws; couplings are made in engine/couplings.py.
 
 A sample of a step depends on (seed, stage, step, its number) alone. So training can resume from weights, optimizer
-and step, and two processes with a batch each do what one process does with both.
+and step, and two processes with a batch each draw what one process draws with both.
 """
 
 import math
@@ -23,7 +23,7 @@ WARMUP = 20  # steps
 
 
 @runtime_checkable
-class Couplings(Protocol):
+class Coupled(Protocol):
     """Pairs (x0, x1 = ODE[v](x0 | c), c) by their index: a list, or engine.couplings.Couplings on disk."""
 
     def __len__(self) -> int: ...
@@ -43,6 +43,7 @@ def train(
 ) -> Iterator[tuple[Batch, Float[Tensor, " b"]]]:
     """Train the parameters that require gradients; yield each step's batch and the loss of each of its samples.
 
+    It is a generator: nothing is trained until somebody iterates over it, as in `for batch, losses in train(...)`.
     schedule gives the number of each step and how much of the budget is spent, 0 to 1; see count_steps. draw(step)
     draws its batch. Weights and optimizer stay in float32 whatever the dtype. Raises TimeNetError if the loss is no
     longer finite.
@@ -98,7 +99,7 @@ def independent_pairs(
     return Pairs(*(torch.stack(column) for column in zip(*drawn, strict=True)))
 
 
-def coupled_pairs(couplings: Couplings, *, step: int, samples: range, seed: int, k: int = 1) -> Pairs:
+def coupled_pairs(couplings: Coupled, *, step: int, samples: range, seed: int, k: int = 1) -> Pairs:
     """Draw a batch for flow_k: a noise at random with the image that flow_{k-1} leads it to, t uniform on [0, 1].
 
     Paper: section 2.1.3, algorithm 1.
@@ -122,7 +123,7 @@ def noise_levels(working_point: float, *, step: int, samples: range, seed: int) 
 
 
 def repairs(synthesiser: Synthesiser, working_point: float, *, step: int, samples: range) -> Repairs:
-    """Draw a batch for the TPN: images with synthetic defects, the clean images, noise, t.
+    """Draw a batch for the TPN: images of which a share has synthetic defects, the clean images, noise, t.
 
     Paper: section 2.2, algorithm 2.
     """

@@ -38,7 +38,7 @@ class UNetConfig:
     def check(self, xt: Tensor, c: Tensor, t: Tensor | None = None) -> None:
         """Refuse, with an InputError, images, classes or times that the network was not made for.
 
-        Values are looked at on the CPU only: on a GPU that would wait for the device at every call.
+        Values are checked on the CPU only; on a GPU the check would wait for the device at every call.
         """
         size, on_cpu = self.image_size, xt.device.type == "cpu"
         if tuple(xt.shape[1:]) != (3, size, size):
