@@ -107,7 +107,7 @@ def use_style() -> None:
     matplotlib.rcParams.update(STYLE)
     shell = get_ipython()
     if shell is not None:
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 90})
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
         formatter = shell.display_formatter.formatters["image/jpeg"]
         formatter.for_type(Figure, with_alt(formatter.for_type(Figure)))
 
