@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from timenet_lib import detector
+from timenet_lib import calibration
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import TimeNet
@@ -173,8 +173,8 @@ def test_calibration_takes_no_test_image_and_depends_on_the_seed_alone(model, dr
 
 
 def test_the_synthetic_defects_of_a_calibration_come_from_its_seed(model, monkeypatch):
-    seeds, make = [], detector.Synthesiser
-    monkeypatch.setattr(detector, "Synthesiser", lambda *args, **kw: (seeds.append(kw["seed"]), make(*args, **kw))[1])
+    seeds, make = [], calibration.Synthesiser
+    monkeypatch.setattr(calibration, "Synthesiser", lambda *a, **kw: (seeds.append(kw["seed"]), make(*a, **kw))[1])
     model.calibrate(torch.zeros(2, 3, 32, 32), "die", textures=drawn_textures(32, 3), seed=5)
     assert seeds == [5]
 
