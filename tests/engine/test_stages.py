@@ -9,6 +9,7 @@ import torch
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import TimeNet
+from timenet_lib.engine import stages
 from timenet_lib.engine.stages import Run, reflow, train_all, train_flow_0, train_tpn
 from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.files import write_json
@@ -201,3 +202,11 @@ def test_without_a_share_the_two_losses_are_added_as_the_paper_prints_them(train
     (copy / "tpn.json").unlink()
     train_tpn(replace(make_run(copy), preset=replace(CI, lpips_share=None, tpn_steps=2)))
     assert read_record(copy, "tpn")["lpips_weight"] == 1.0
+
+
+def test_each_stage_trains_at_its_own_rate_and_reflow_at_half_of_the_flows(make_run, tmp_path, monkeypatch):
+    jobs, run_job = [], stages.run_job
+    monkeypatch.setattr(stages, "run_job", lambda job, **kw: (jobs.append(job), run_job(job, **kw))[1])
+    preset = replace(CI, learning_rate=4e-3, tpn_learning_rate=5e-4, num_couplings=32)
+    train_all(replace(make_run(tmp_path, steps=1), preset=preset))
+    assert [(job.checkpoint.stem, job.peak_rate) for job in jobs] == [("flow_0", 4e-3), ("flow_1", 2e-3), ("tpn", 5e-4)]
