@@ -1,5 +1,6 @@
 """What every command shares: how mistakes end, lines of progress, the command as it was typed."""
 
+import importlib
 import math
 import shlex
 import sys
@@ -59,6 +60,14 @@ def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+def needed(module: str, *, extra: str) -> Any:
+    """Import a module of another library. Raises InputError, which names the extra to install, if it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"{module.split('.')[0]} is not installed: pip install '.[{extra}]'") from error
+
+
 @contextmanager
 def extra(name: str) -> Iterator[None]:
     """Raise InputError, which names the extra to install, if an import inside finds no package."""
@@ -80,7 +89,7 @@ def say(message: str) -> None:
 
 
 def quiet(message: str) -> None:
-    """Print nothing: what processes other than the first say."""
+    """Print nothing; takes say's place."""
 
 
 def shown_command() -> str:

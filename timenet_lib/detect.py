@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
@@ -21,6 +20,7 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.files import new_folder, write_atomically, write_json
 from timenet_lib.pictures import Number, heat, outline
+from timenet_lib.score import upsample
 
 COLUMNS = ("image", "class", "score", "threshold", "defective", "marked", "heat_map")
 CHUNK = 64  # images in memory at a time
@@ -142,9 +142,8 @@ def heat_map(
     if max(image.size) > high:
         image.thumbnail((high, high), Image.Resampling.LANCZOS)
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    size = (image.height, image.width)
-    large = F.interpolate(scores[None, None], size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
-    marked = outline(np.asarray(image), large >= pixel_threshold, scale=1, width=max(2, max(size) // 200))
+    large = upsample(scores[None], (image.height, image.width))[0].numpy()
+    marked = outline(np.asarray(image), large >= pixel_threshold, scale=1, width=max(2, max(image.size) // 200))
     return np.concatenate([marked, heat(large, 0, 3 * pixel_threshold)], axis=1)
 
 

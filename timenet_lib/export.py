@@ -4,7 +4,6 @@ The graph is traced from the library's own functions, so it holds what predict c
 """
 
 import copy
-import importlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from timenet_lib.console import needed
 from timenet_lib.data.images import Picture
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.errors import WeightsError
 from timenet_lib.files import write_atomically
 from timenet_lib.keyed import image_noise
 from timenet_lib.path import interpolate
@@ -87,8 +87,8 @@ def export_onnx(model: TimeNet, path: str | Path, method: str | None = None) -> 
     """
     method = method or model.methods[-1]
     net = ExportedPath(model, method).eval()
-    onnx = needed("onnx")
-    needed("onnxscript")
+    onnx = needed("onnx", extra="onnx")
+    needed("onnxscript", extra="onnx")
     proto = trace(net, model.preset.image_size)
     forget_origin(proto)
     store_as_half(proto)
@@ -125,7 +125,7 @@ class WrittenOut(TorchFunctionMode):
 
 
 def forget_origin(proto: Any) -> None:
-    """Drop what the exporter notes of each node, among it the folders of this machine, and name the batch, in place."""
+    """Remove the exporter's notes on each node, which hold paths of this machine, and name the batch axis, in place."""
     graph = proto.graph
     for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("metadata_props")
@@ -137,7 +137,7 @@ def forget_origin(proto: Any) -> None:
 
 def store_as_half(proto: Any) -> None:
     """Store every larger float32 constant that float16 holds exactly as such, with a cast back, in place."""
-    onnx = needed("onnx")
+    onnx = needed("onnx", extra="onnx")
     casts = []
     for tensor in proto.graph.initializer:
         value = onnx.numpy_helper.to_array(tensor)
@@ -180,10 +180,9 @@ def check_onnx(
     """Compare a file, run by onnxruntime, with predict on some images; return the largest differences.
 
     Without images a random one of each class is taken, and classes play no part: the networks have to agree on those.
-
-    A file of other weights, and differences above 1e-3, are a WeightsError.
+    Raises WeightsError for a file of other weights, and for differences above 1e-3.
     """
-    runtime = needed("onnxruntime")
+    runtime = needed("onnxruntime", extra="onnx")
     try:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own have no common kind
@@ -211,11 +210,3 @@ def random_images(model: TimeNet) -> Float[Tensor, "b 3 h w"]:
     """Draw an image of independent pixels for each class."""
     size = model.preset.image_size
     return torch.rand(len(model.classes), 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-
-
-def needed(module: str) -> Any:
-    """Import a package of the export. Raises InputError, with how to install it, if it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{module} is not installed: pip install onnx onnxscript onnxruntime") from error

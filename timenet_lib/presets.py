@@ -6,13 +6,12 @@ number of steps or of couplings, tolerance, blocks per level, or share of synthe
 ours.
 """
 
-import difflib
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from timenet_lib.errors import InputError, shown
+from timenet_lib.errors import InputError, nearest, shown
 from timenet_lib.files import Count, Positive, Share, check_name, convert
 from timenet_lib.unet import UNetConfig
 
@@ -158,9 +157,7 @@ PRESETS = {p.name: p for p in (CI, DEMO, PAPER)}
 def get_preset(name: str) -> Preset:
     """Get the preset of this name. Raises InputError that lists the three for an unknown one."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}{hint}")
+        raise InputError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}; {nearest(name, PRESETS)}")
     return PRESETS[name]
 
 

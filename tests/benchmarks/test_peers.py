@@ -320,7 +320,7 @@ def test_a_folder_without_peers_says_what_is_missing(model, tests, index, tmp_pa
 
 
 def test_a_missing_library_is_said_with_its_cure():
-    with pytest.raises(InputError, match=r"nowhere is not installed: pip install -e '.\[peers\]'"):
+    with pytest.raises(InputError, match=r"nowhere is not installed: pip install '.\[peers\]'"):
         peers.peer("nowhere.at_all")
 
 

@@ -27,13 +27,8 @@ class Scaling(nn.Module):
         return self.a * x + c.reshape(-1, 1, 1, 1)
 
 
-@pytest.fixture(autouse=True)
-def _small_ranges(monkeypatch):
-    monkeypatch.setattr(module, "RANGE", 4)
-
-
 def make(folder, count=10, *, v=None, minutes=None, share=(0, 1), **other):
-    manifest = Manifest(**{"flow_sha256": "abc", "size": 8, "classes": 3, "seed": 5, "tol": 1e-4, **other})
+    manifest = Manifest(**{"flow_sha256": "abc", "size": 8, "classes": 3, "seed": 5, "tol": 1e-4, "range": 4, **other})
     make_couplings(v or Scaling(), folder, manifest, count=count, minutes=minutes, progress=False, share=share)
 
 
@@ -89,7 +84,6 @@ sys.path[:0] = ["tests/engine"]
 import test_couplings as t
 """
 KILLED = """
-t.module.RANGE = 4
 solve, done = t.module.rk45, 0
 def noting(*args, **options):
     global done

@@ -21,7 +21,7 @@ def synthesiser():
 @pytest.mark.parametrize("name", ["dense", "contrast", "families"])
 def test_a_task_is_learnt_and_its_loss_depends_on_the_step_alone(name, synthesiser):
     torch.manual_seed(0)
-    task = make_task(name, synthesiser, 32).train()
+    task = make_task(name, synthesiser).train()
     assert torch.equal(loss(task, 3, range(6)), loss(task, 3, range(6)))
     assert not torch.equal(loss(task, 3, range(6)), loss(task, 4, range(6)))
     optimizer = torch.optim.AdamW(task.parameters(), 1e-3)
@@ -41,14 +41,14 @@ def test_the_contrast_is_zero_apart_from_its_bias_for_an_unchanged_copy(synthesi
     from dataclasses import replace
 
     monkeypatch.setattr("timenet_lib.engine.extractor.degrade", lambda x, **key: x)
-    task = make_task("contrast", replace(synthesiser, anomalous_share=0.0), 32).eval()
+    task = make_task("contrast", replace(synthesiser, anomalous_share=0.0)).eval()
     alike = torch.nn.functional.softplus(torch.tensor(-2.0))
     assert torch.allclose(loss(task, 0, range(4)), 6 * alike.expand(4), atol=1e-3)
 
 
 def test_a_task_that_there_is_not_is_refused(synthesiser):
     with pytest.raises(InputError, match="no task 'colour': choose dense, contrast or families"):
-        make_task("colour", synthesiser, 32)
+        make_task("colour", synthesiser)
 
 
 def test_families_are_as_many_of_each_and_named(synthesiser):

@@ -14,7 +14,7 @@ from torch import nn
 
 from timenet_lib.engine import loop
 from timenet_lib.engine.checkpoints import History
-from timenet_lib.engine.loop import Budget, Job, run_job
+from timenet_lib.engine.loop import Budget, Job, make_accelerator, run_job
 from timenet_lib.errors import InputError, OutputError, TimeNetError, WeightsError
 from timenet_lib.keyed import generator
 from timenet_lib.train import count_steps, learning_rate
@@ -101,6 +101,30 @@ def test_an_interrupt_within_a_step_leaves_no_checkpoint_of_half_a_step(tmp_path
     with pytest.raises(KeyboardInterrupt):
         train(net(), path, resume=True)
     assert path.read_bytes() == before
+
+
+def test_an_interrupt_while_a_step_is_recorded_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
+    """On a GPU this is where the process waits for the step, and where an interrupt usually comes."""
+
+    class Waiting(torch.Tensor):
+        def mean(self):
+            raise KeyboardInterrupt
+
+    path = tmp_path / "flow_0.safetensors"
+    interrupted(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(type(make_accelerator()), "gather", lambda _, x: x.as_subclass(Waiting))
+    with pytest.raises(KeyboardInterrupt):
+        train(net(), path, resume=True)
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    assert train(net(), path, resume=True).step == 20
+
+
+@pytest.mark.parametrize("precision", ["auto", "float16"])
+def test_an_unknown_precision_is_refused(tmp_path, precision):
+    with pytest.raises(InputError, match=f"precision: invalid enum value '{precision}'"):
+        train(net(), tmp_path / "flow_0.safetensors", precision=precision)
 
 
 CHILD = """

@@ -210,3 +210,9 @@ def test_each_stage_trains_at_its_own_rate_and_reflow_at_half_of_the_flows(make_
     preset = replace(CI, learning_rate=4e-3, tpn_learning_rate=5e-4, num_couplings=32)
     train_all(replace(make_run(tmp_path, steps=1), preset=preset))
     assert [(job.checkpoint.stem, job.peak_rate) for job in jobs] == [("flow_0", 4e-3), ("flow_1", 2e-3), ("tpn", 5e-4)]
+
+
+@pytest.mark.parametrize("empty", [{"steps": 0}, {"minutes": 0.0}])
+def test_an_empty_budget_is_refused_and_not_taken_for_none(make_run, tmp_path, empty):
+    with pytest.raises(InputError, match=r"at least one is needed|more than 0 are needed"):
+        train_flow_0(make_run(tmp_path, **empty))

@@ -17,7 +17,6 @@ from torch import nn
 from timenet_lib import features as extractors
 from timenet_lib import models
 from timenet_lib.detector import TimeNet
-from timenet_lib.engine import couplings as couplings_module
 from timenet_lib.engine.checkpoints import digest, load_checkpoint
 from timenet_lib.engine.couplings import Couplings, Manifest, make_couplings
 from timenet_lib.engine.loop import Budget, Job, run_job
@@ -203,9 +202,8 @@ class Growth(nn.Module):
 
 
 @RUNS
-def test_couplings_are_read_or_say_why_not(scratch, monkeypatch, examples):
-    monkeypatch.setattr(couplings_module, "RANGE", 2)
-    manifest = Manifest(flow_sha256="abc", size=8, classes=3, tol=1e-1)
+def test_couplings_are_read_or_say_why_not(scratch, examples):
+    manifest = Manifest(flow_sha256="abc", size=8, classes=3, tol=1e-1, range=2)
     make_couplings(Growth(), scratch / "made", manifest, count=5, progress=False)
     whole = scratch / "made"
     contents = {p.name: p.read_bytes() for p in whole.iterdir()}

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from timenet_lib.files import Count, Digest, convert, parse_json, sha256, write_
 from timenet_lib.weights import BROKEN, load_into
 
 T_BINS = 10  # of equal width on [0, 1], in which the loss is recorded as well
-Precision = Annotated[str, Meta(pattern=r"\A(float32|bfloat16)\Z")]
+Precision = Literal["float32", "bfloat16"]
 Amount = Annotated[float, Meta(ge=-1e30, le=1e30)]
 OfBins = Meta(min_length=T_BINS, max_length=T_BINS)
 
@@ -37,13 +37,13 @@ class History:
 
     def add(self, losses: Float[Tensor, " b"], t: Float[Tensor, " b"] | None, spent: float) -> None:
         """Take in the loss of each sample of a step, of all processes, with its t and the budget spent before."""
-        self.step += 1
         self.losses.append(losses.mean().item())
         if t is not None and spent >= 0.5:
             bins = (t * T_BINS).long().clamp(max=T_BINS - 1).tolist()
             for index, value in zip(bins, losses.tolist(), strict=True):
                 self.t_sums[index] += value
                 self.t_counts[index] += 1
+        self.step += 1  # last, so that an interrupt above leaves a step that is not whole
 
     def as_record(self, points: int = 100) -> dict[str, object]:
         """Sum up steps, seconds, precision, the loss as means over at most this many stretches, and its means by t."""

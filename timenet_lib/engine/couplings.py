@@ -7,7 +7,7 @@ solver call. One range at a time is in memory, when they are made and when they 
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +35,8 @@ from timenet_lib.keyed import generator
 from timenet_lib.solvers import rk45
 from timenet_lib.weights import BROKEN
 
-RANGE = 32
-BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}"
+RANGE = 32  # couplings that share a solver call
+BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 
 def coupling_noise(seed: int, k: int, indices: range, size: int) -> Float[Tensor, "b 3 h w"]:
@@ -57,7 +57,7 @@ class Manifest:
     k: Annotated[int, Meta(ge=1, le=1000)] = 1
     seed: int = 0
     tol: Share = 1e-3
-    range: Annotated[int, Meta(ge=1, le=10_000)] = field(default_factory=lambda: RANGE)
+    range: Annotated[int, Meta(ge=1, le=10_000)] = RANGE
 
     @classmethod
     def of(cls, folder: Path) -> "Manifest":
@@ -98,7 +98,7 @@ def make_couplings(
     manifest.settle(folder)
     device, seed, k = next(v.parameters()).device, manifest.seed, manifest.k
     begin, done = time.monotonic(), 0
-    mine = ranges(count)[share[0] :: share[1]]
+    mine = ranges(count, manifest.range)[share[0] :: share[1]]
     for indices in tqdm(mine, desc="couplings", disable=not progress, bar_format=BAR):
         path = range_file(folder, indices)
         if path.is_file():
@@ -113,9 +113,9 @@ def make_couplings(
         done += 1
 
 
-def ranges(count: int) -> list[range]:
-    """Cut the indices 0 to count - 1 into the ranges that share a solver call."""
-    return [range(i, min(i + RANGE, count)) for i in range(0, count, RANGE)]
+def ranges(count: int, length: int) -> list[range]:
+    """Cut the indices 0 to count - 1 into ranges of this length; the last may be shorter."""
+    return [range(i, min(i + length, count)) for i in range(0, count, length)]
 
 
 def range_file(folder: Path, indices: range) -> Path:

@@ -158,10 +158,10 @@ def drawn_families(size: int, count: int = 600) -> tuple[UInt8[Tensor, "n 3 h w"
     return torch.stack([torch.from_numpy(p).permute(2, 0, 1) for p in pictures]), families
 
 
-def make_task(name: str, synthesiser: Synthesiser, size: int) -> DenseTask | ContrastTask | FamilyTask:
+def make_task(name: str, synthesiser: Synthesiser) -> DenseTask | ContrastTask | FamilyTask:
     """Make a task by its name, with its extractor untrained. Raises InputError for an unknown name."""
     if name == "families":
-        return FamilyTask(*drawn_families(size), synthesiser.seed)
+        return FamilyTask(*drawn_families(synthesiser.images.shape[-1]), synthesiser.seed)
     if name not in ("dense", "contrast"):
         raise InputError(f"no task {name!r}: choose dense, contrast or families")
     return (DenseTask if name == "dense" else ContrastTask)(synthesiser)

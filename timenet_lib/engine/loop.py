@@ -13,13 +13,14 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 from tqdm import tqdm
 
-from timenet_lib.engine.checkpoints import History, load_checkpoint, save_checkpoint
+from timenet_lib.engine.checkpoints import History, Precision, load_checkpoint, save_checkpoint
+from timenet_lib.engine.couplings import BAR
 from timenet_lib.engine.processes import make_accelerator
 from timenet_lib.errors import InputError, memory_advice
+from timenet_lib.files import convert
 from timenet_lib.train import Batch, Loss, adamw, train
 
 SMALLER = "train this stage with a smaller --batch-size, without --resume"
-BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Job:
     batch_size: int
     checkpoint: Path
     saved: nn.Module | None = None
-    precision: str = "float32"
+    precision: str = "float32"  # or bfloat16
     identity: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -75,23 +76,24 @@ def run_job(
 
     A checkpoint is written every save_every seconds and on an interrupt; with resume the training goes on from it, in
     its precision, or starts afresh where there is none. Raises TimeNetError if memory runs out or the loss is not
-    finite, WeightsError for a checkpoint that is damaged or of another job.
+    finite, InputError for an unknown precision, WeightsError for a checkpoint that is damaged or of another job.
     """
     accelerator = accelerator or make_accelerator()
     job.module.to(memory_format=torch.channels_last)  # convolutions run a fifth faster
     optimizer = adamw([p for p in job.module.parameters() if p.requires_grad])
-    saved, history, main = job.saved or job.module, History(job.precision), accelerator.is_main_process
+    saved, main = job.saved or job.module, accelerator.is_main_process
+    history = History(convert("precision", job.precision, Precision))
     if resume and job.checkpoint.is_file():
         history = load_checkpoint(job.checkpoint, saved, optimizer, identity=job.identity)
     module, optimizer_ = accelerator.prepare(job.module, optimizer)
     first, stage = accelerator.process_index * job.batch_size, job.checkpoint.stem
-    begun, written, before = 0.0, time.monotonic(), 0.0
+    begun, written = 0.0, time.monotonic()
 
     def schedule() -> Iterator[tuple[int, float]]:
-        nonlocal begun, before
-        while (before := agree(accelerator, job.budget.spent(history.step, history.seconds))) < 1:
+        nonlocal begun
+        while (spent := agree(accelerator, job.budget.spent(history.step, history.seconds))) < 1:
             begun = time.monotonic()
-            yield history.step, before
+            yield history.step, spent
 
     def draw(step: int) -> Batch:
         return job.draw(step=step, samples=range(first, first + job.batch_size))
@@ -110,7 +112,8 @@ def run_job(
             with memory_advice(f"{stage}, a step of {job.batch_size} images", SMALLER):
                 for batch, losses in steps:
                     t = getattr(batch, "t", None)
-                    history.add(accelerator.gather(losses), None if t is None else accelerator.gather(t), before)
+                    spent = job.budget.spent(history.step, history.seconds)
+                    history.add(accelerator.gather(losses), None if t is None else accelerator.gather(t), spent)
                     history.seconds += time.monotonic() - begun
                     report(bar, job, history, processes=accelerator.num_processes)
                     if main and time.monotonic() - written > save_every:

@@ -27,12 +27,12 @@ def own_device(workers: Accelerator, device: str) -> torch.device:
     return workers.device if workers.num_processes > 1 else torch.device(device)
 
 
-def share_out(workers: Accelerator | None, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+def share_out(workers: Accelerator, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Compute work(item) of each item, in order and in every process; process i of n does items i, i + n, ...
 
-    All processes have to call it. None, or one process, does everything itself.
+    All processes have to call it. A single process does everything itself.
     """
-    if workers is None or workers.num_processes == 1:
+    if workers.num_processes == 1:
         return [work(item) for item in items]
     n = workers.num_processes
     done = gather_object([work(item) for item in items[workers.process_index :: n]])  # one process after the other

@@ -135,7 +135,9 @@ class Run:
             module=module,
             loss=loss,
             draw=draw,
-            budget=Budget(self.steps or steps, self.minutes * share if self.minutes else None),
+            budget=Budget(
+                steps if self.steps is None else self.steps, None if self.minutes is None else self.minutes * share
+            ),
             peak_rate=rate,
             batch_size=batch_size or self.preset.batch_size,
             checkpoint=self.out / "checkpoints" / f"{stage}.safetensors",
@@ -195,7 +197,7 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     )  # fmt: skip
     make_couplings(
         v, folder, manifest,
-        count=preset.num_couplings, minutes=run.minutes * shares[0] if run.minutes else None,
+        count=preset.num_couplings, minutes=None if run.minutes is None else run.minutes * shares[0],
         progress=run.progress and workers.is_main_process, share=(workers.process_index, workers.num_processes),
     )  # fmt: skip
     workers.wait_for_everyone()
@@ -247,7 +249,7 @@ def train_extractor(run: Run, default_steps: int = 1500) -> None:
     if not run.fresh("extractor"):
         return
     synthesiser = run.synthesiser(0.7, stage="extractor", sources=SOURCES)
-    task = seeded(lambda: make_task(run.task, synthesiser, run.preset.image_size), run.seed, "extractor").to(run.on)
+    task = seeded(lambda: make_task(run.task, synthesiser), run.seed, "extractor").to(run.on)
     batch_size = 32 if run.task == "families" else 16
     history = run.train(
         "extractor", task, task_loss, draw=task.draw, steps=default_steps, rate=1e-3, batch_size=batch_size

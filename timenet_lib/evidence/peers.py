@@ -6,7 +6,6 @@ both flows together.
 """
 
 import contextlib
-import importlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -19,13 +18,13 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from timenet_lib.console import needed
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.engine.stages import Run, seeded
-from timenet_lib.errors import InputError
 from timenet_lib.evidence.experiment import Method
 from timenet_lib.evidence.testset import Scored
 from timenet_lib.keyed import generator, image_noise, integer, key_seed
-from timenet_lib.models import recorded_network
+from timenet_lib.models import load_flow
 from timenet_lib.path import as_float
 from timenet_lib.synthesis import Synthesised
 from timenet_lib.unet import UNet
@@ -36,12 +35,7 @@ CORESET, CORESET_MOST = 0.1, 3_000  # share of the patches that PatchCore keeps,
 DRAEM_RATE = 1e-3
 
 
-def peer(module: str) -> Any:
-    """Import a module of a peer's library. Raises InputError, with how to install it, if it is missing."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"{module.split('.')[0]} is not installed: pip install -e '.[peers]'") from error
+peer = partial(needed, extra="peers")
 
 
 def diffusion_scheduler() -> Any:
@@ -249,11 +243,7 @@ def train_draem(run: Run) -> None:
     synthesiser = run.synthesiser(0.5, stage="draem", sources=preset.sources)
     net = seeded(draem_network, run.seed, "draem").to(run.on).train()
     steps = preset.flow_steps + preset.reflow_steps
-
-    def draw(*, step: int, samples: range) -> Synthesised:
-        return synthesiser.batch(step, samples)
-
-    history = run.train("draem", net, draem_loss, draw=draw, steps=steps, rate=DRAEM_RATE)
+    history = run.train("draem", net, draem_loss, draw=synthesiser.batch, steps=steps, rate=DRAEM_RATE)
     run.finish("draem", net, run.record(history, {}))
 
 
@@ -266,12 +256,7 @@ def train_peers(run: Run) -> None:
 
 def load_diffusion(folder: Path, device: str = "cpu") -> UNet:
     """Load the diffusion model of a folder, frozen."""
-    state, record = load_stage(folder, "diffusion")
-    path = folder / "diffusion.safetensors"
-    with torch.device("meta"):
-        net = UNet(recorded_network(record, path)[1])
-    load_into(net, state, path)
-    return net.to(device).eval().requires_grad_(False)
+    return load_flow(folder, "diffusion", device)[0]
 
 
 def load_draem(folder: Path, device: str = "cpu") -> torch.nn.Module:
