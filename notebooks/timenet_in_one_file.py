@@ -2,7 +2,8 @@
 
 S. Jiang, X. Xia, W. Zhai, Y. Cao, "ODE diffusion model for multiclass anomaly detection and localization", 2025.
 t = 0 is noise x0, t = 1 is the image x1. Images are float in [-1, 1], (b, 3, h, w); t and the classes c are (b,).
-Functions, classes and parameters have the names of timenet_lib, whose weights fit: flow.load_state_dict(...).
+Functions, classes and parameters have the names of timenet_lib, whose weights fit, given their config (demo:
+UNetConfig(64, 10, blocks=1)): flow.load_state_dict(...).
 The three stages share one loop, train(module, loss, draw, ...), where draw(step) gives a batch:
     flow_0: UNet(config), flow_loss, independent_pairs of images and classes;
     flow_1: a copy of flow_0, flow_loss, coupled_pairs of its couplings (algorithm 1);

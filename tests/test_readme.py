@@ -40,7 +40,7 @@ def workplace(tmp_path_factory, drawn_ci):
     folder = tmp_path_factory.mktemp("readme")
     for name in ("PARTS", "MVTEC"):
         shutil.copytree(drawn_ci.root, folder / name)
-    shutil.copytree(drawn_ci.root / "wood" / "train" / "good", folder / "DTD")
+    shutil.copytree(drawn_ci.root / "wood" / "train" / "good", folder / "DTD" / "images")
     return folder
 
 
