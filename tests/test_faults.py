@@ -178,7 +178,8 @@ def test_interrupted_couplings_are_made_by_the_next_run(command, whole, tmp_path
     child = Child(command("reflow"), tmp_path)
     assert child.stop_when((folder / "manifest.json").is_file, signal.SIGINT) == (True, 130), child.log
     # A tqdm that was interrupted while it was made complains when it is deleted, after our own line.
-    assert "\nerror: interrupted: the same command with --resume goes on" in f"\n{child.log}"
+    (error,) = [line for line in child.log.splitlines() if line.startswith("error: ")]
+    assert error.startswith("error: interrupted: the same command with --resume goes on")
     assert [p.name for p in folder.iterdir()] == ["manifest.json"]
     finished(tmp_path, command, whole, stage="reflow")
 
@@ -281,7 +282,7 @@ def test_figures_are_whole_wherever_their_refreshing_is_killed(tmp_path):
         child = Child(partial(refresh_figures, tmp_path), tmp_path)
         assert child.stop_when(Changes(figures, n)) == (True, -signal.SIGKILL), child.log
         for name, content in old.items():
-            if name == "gone.png" and (figures / "manifest.json").is_file():
+            if name == "gone.png" and not (figures / name).exists() and (figures / "manifest.json").is_file():
                 continue  # files are removed once the new manifest is there
             assert (figures / name).read_bytes() in (content, NEW.get(name)), (n, name)
     child = Child(partial(refresh_figures, tmp_path), tmp_path)

@@ -12,9 +12,9 @@ from torch import nn
 
 from timenet_lib.calibration import FILE, read_calibration
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.errors import InputError, OutputError, WeightsError
 from timenet_lib.features import find_weights
-from timenet_lib.files import check_name, parse_json, read_json, sha256, write_json
+from timenet_lib.files import check_name, parse_json, read_json, sha256, write_atomically, write_json
 from timenet_lib.presets import CI, preset_from_dict
 from timenet_lib.unet import UNet, UNetConfig
 from timenet_lib.weights import load_into, load_stage, save_stage, shipped_weights
@@ -62,6 +62,18 @@ def test_a_file_that_is_no_json_file_is_refused(tmp_path):
         file.truncate(30_000_000)
     with pytest.raises(InputError, match="larger than 20 MB"):
         read_json(tmp_path / "large.json")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError("disk full")
+
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old")
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OutputError, match=r"a\.txt cannot be written \(disk full\): choose another folder$"):
+        write_atomically(path, b"new")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.txt": b"old"}
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a\\b", "a\nb", "\udcff", "x" * 256])

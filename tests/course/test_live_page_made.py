@@ -52,11 +52,12 @@ def test_the_committed_page_holds_the_shipped_weights_their_threshold_and_its_so
     assert stale(PAGE, records) == [], "run python -m timenet_lib.course.maintain page FOLDER"
 
 
-def test_a_page_of_other_weights_another_threshold_or_other_sources_is_found(records, tmp_path, monkeypatch):
-    records["tpn"]["sha256"] = "0" * 64
+@pytest.mark.parametrize("name", ["flow_1", "tpn", "extractor"])
+def test_a_page_of_other_weights_another_threshold_or_other_sources_is_found(name, records, tmp_path, monkeypatch):
+    records[name]["sha256"] = "0" * 64
     records["calibration"]["methods"]["timenet"]["threshold"] += 1e-6
     monkeypatch.setattr(sys.modules[__name__], "source_hash", lambda: "other")
-    assert stale(PAGE, records) == ["tpn", "threshold", "sources"]
+    assert stale(PAGE, records) == [name, "threshold", "sources"]
     (tmp_path / "page.html").write_text("<html>")
     assert stale(tmp_path / "page.html", records) == [*STAGES, "threshold", "sources"]
 

@@ -75,6 +75,9 @@ def put(figures, file, **values):
 
 def test_the_committed_manifest_fits():
     assert check_manifest(ROOT / "figures", ROOT / "notebooks", maintain.WEIGHTS) == []
+    paper = {"fig1.svg", "fig7.svg", *(f"fig{k}.png" for k in range(2, 7))}
+    paper |= {f"table{k}.{ending}" for k in range(1, 6) for ending in ("md", "csv")}
+    assert paper <= {entry["file"] for entry in read_manifest(ROOT / "figures")}
 
 
 def test_complete_entries_name_the_cell_and_the_code(places):

@@ -103,6 +103,11 @@ def test_the_copy_is_stamped_with_the_sources_that_it_ran(good):
 
 def test_a_bar_says_which_notebook_runs(good):
     assert "00_good: 100%" in good[2]
+    log, terminal = io.StringIO(), io.StringIO()
+    terminal.isatty = lambda: True
+    for stream, seconds in ((log, 15), (terminal, 0.1)):
+        assert runner._bar(good[0].notebook, stream) == {"desc": "00_good", "file": stream, "mininterval": seconds}
+    assert runner._bar(good[0].notebook, None) is False
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,8 @@ def test_a_viewer_is_a_page_with_its_own_words(show, tmp_path, displayed):
 
 
 def test_a_table_is_written_in_two_forms_and_both_are_listed(show, tmp_path, displayed):
-    show.of("benchmark")(table(), "t", alt="two numbers ")
+    show(table("Older."), "t", alt="older")
+    show.of("benchmark")(table(), "t", alt="two numbers ")  # replaces both entries
     assert (tmp_path / "t.md").read_bytes() == b"Two numbers.\n\n| what | n |\n| --- | --- |\n| a | 1 |\n| b | 2 |\n"
     assert (tmp_path / "t.csv").read_bytes() == b"what,n\na,1\nb,2\n"
     for entry, file in zip(read_manifest(tmp_path), ("t.csv", "t.md"), strict=True):

@@ -289,7 +289,10 @@ LAYOUT = {
         f"{MASKS}/001_mask.png: a second mask for {CRACK}/001.png",
         "remove",
     ),
-    "mask of good": (lambda r: mask(r / TRUTH / "good/0_mask.png", 1), f"{TRUTH}/good/0_mask.png: a mask of a good"),
+    "mask of good": (
+        lambda r: mask(r / TRUTH / "good/0_mask.png", 1),
+        f"{TRUTH}/good/0_mask.png: a mask of a good image",
+    ),
     "mask size": (
         lambda r: mask(r / MASKS / "001_mask.png", 1, size=(10, 12)),
         f"{MASKS}/001_mask.png: 10x12 pixels, but {CRACK}/001.png has 12x10",

@@ -133,7 +133,8 @@ def test_one_step_methods_are_the_models_over_the_seeds(index, model, tests, riv
         assert row["mean"] == m.mean()
         assert row["seeds"] == {key: [r["mean"][key] for r in m.runs] for key in KEYS}
         assert row["interval"]["pro"] == np.quantile(m.draws["pro"], [0.025, 0.975]).tolist()
-        assert row["against_timenet"]["pro"][0] == results["methods"]["timenet"]["mean"]["pro"] - row["mean"]["pro"]
+        leads = {key: results["methods"]["timenet"]["mean"][key] - row["mean"][key] for key in KEYS}
+        assert {key: lead[0] for key, lead in row["against_timenet"].items()} == leads
     assert results["methods"]["flow_1"]["seeds"]["pro"][0] != results["methods"]["flow_1"]["seeds"]["pro"][1]
     assert (results["seeds"], results["images"], results["validation_images"]) == ([0, 4], 14, 8)
     assert results["data_sha256"] == index.hash()

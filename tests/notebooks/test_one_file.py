@@ -128,6 +128,7 @@ def test_algorithm_1_pairs_a_noise_with_the_image_it_leads_to(one, pairs):
     again, x1, _ = couplings = one.make_couplings(v, x0, c, tol=1e-5)
     assert again is x0
     close(x1, solvers.rk45(v, x0, 0 * t, c, tol=1e-5).x1, rtol=0, atol=1e-3)
+    assert (x1 - x0).abs().mean() > 0.2
     close(one.rk45(v, x0, t, c, tol=1e-5), solvers.euler(v, x0, t, c, num_steps=2000).x1, rtol=0, atol=1e-2)
     chosen = torch.tensor([2, 0])
     drawn = one.coupled_pairs(couplings, chosen)
