@@ -14,7 +14,7 @@ from torch import nn
 
 from timenet_lib.engine import loop
 from timenet_lib.engine.checkpoints import History
-from timenet_lib.engine.loop import Budget, Job, make_accelerator, run_job
+from timenet_lib.engine.loop import Budget, make_accelerator, run_job
 from timenet_lib.errors import InputError, OutputError, TimeNetError, WeightsError
 from timenet_lib.keyed import generator
 from timenet_lib.train import count_steps, learning_rate
@@ -43,13 +43,9 @@ def loss(module, batch):
     return (module(batch.x) - batch.x).square().mean(dim=(1, 2, 3))
 
 
-def job(module, path, *, steps=20, stop_at=None, **options):
-    given = {"loss": loss, "draw": functools.partial(draw, stop_at=stop_at), "budget": Budget(steps), **options}
-    return Job(module=module, peak_rate=1e-2, batch_size=4, checkpoint=path, **given)
-
-
-def train(module, path, *, resume=False, save_every=60.0, progress=False, **options):
-    return run_job(job(module, path, **options), resume=resume, save_every=save_every, progress=progress)
+def train(module, path, *, steps=20, stop_at=None, **options):
+    given = {"loss": loss, "draw": functools.partial(draw, stop_at=stop_at), "budget": Budget(steps), "identity": {}}
+    return run_job(module, **{**given, "progress": False, **options}, peak_rate=1e-2, batch_size=4, checkpoint=path)
 
 
 def interrupted(path, **options):
