@@ -1,7 +1,7 @@
 """The embedded data set: small parts and surfaces drawn by code, with defects and their exact masks."""
 
 from .canvas import VERSION
-from .catalogue import CLASSES, KINDS, OBJECTS, TEXTURES
+from .catalogue import CLASSES, KINDS
 from .draw import FAMILY_NAMES, draw_defective, draw_normal, draw_texture
 from .writer import drawn_folder, write_drawn
 
@@ -9,8 +9,6 @@ __all__ = [
     "CLASSES",
     "FAMILY_NAMES",
     "KINDS",
-    "OBJECTS",
-    "TEXTURES",
     "VERSION",
     "draw_defective",
     "draw_normal",

@@ -165,11 +165,6 @@ class Canvas:
             distance = np.maximum(distance, -self.circle(centre, radius) + ragged)
         return distance
 
-    def backdrop(self, tone: Array, seed: int) -> None:
-        """Fill the frame with a table top that is not quite even."""
-        uneven = 1 + 0.07 * noise(self.x * 1.5 + 9, self.y * 1.5 + 9, seed, octaves=3)
-        self.rgb[:] = tone * uneven[..., None]
-
     def shadow(self, distance: Array, lift: float, strength: float) -> None:
         """Cast a soft shadow away from the light, before the part itself is painted."""
         samples = lift / self.pixel

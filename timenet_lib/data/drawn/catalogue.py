@@ -10,7 +10,7 @@ RESISTOR_EDGE = tuple((u, v) for u in (-0.5, -0.4, -0.3, 0.3, 0.4, 0.5) for v in
 DIE_EDGE = tuple((u, v) for u in (-0.56, 0.56) for v in (-0.56, 0.56))
 
 # fmt: off
-OBJECT_PARTS = {
+PARTS = {
     "capsule": Part(
         objects.capsule, objects.paint_capsule, vivid, reach=(0.5, 0.16), edge=CAPSULE_EDGE,
         alter=(structural.wrong_half, structural.missing_half), overlay=(crack, stain),
@@ -36,30 +36,24 @@ OBJECT_PARTS = {
         alter=(structural.missing_pip, structural.extra_pip, structural.misplaced_pip),
         overlay=(crack, thread, worm, stain),
     ),
-}
-
-TEXTURE_PARTS = {
     "mosaic": Part(
-        textures.mosaic, textures.paint_mosaic, textures.glaze, reach=(0.5, 0.5),
+        textures.mosaic, textures.paint_mosaic, textures.glaze,
         alter=(structural.missing_tile, structural.turned_tile), overlay=(crack, worm, transplant),
     ),
     "leather": Part(
-        textures.leather, textures.paint_leather, textures.hide, reach=(0.5, 0.5),
+        textures.leather, textures.paint_leather, textures.hide,
         overlay=(hole, worm, stain, fold, transplant),
     ),
     "fabric": Part(
-        textures.fabric, textures.paint_fabric, textures.glaze, reach=(0.5, 0.5),
+        textures.fabric, textures.paint_fabric, textures.glaze,
         alter=(structural.missing_yarn,), overlay=(tear, thread, worm, stain, transplant),
     ),
     "wood": Part(
-        textures.wood, textures.paint_wood, textures.timber, reach=(0.5, 0.5),
+        textures.wood, textures.paint_wood, textures.timber,
         overlay=(hole, worm, crack, burn, transplant),
     ),
 }
 # fmt: on
 
-PARTS = {**OBJECT_PARTS, **TEXTURE_PARTS}
-OBJECTS: tuple[str, ...] = tuple(OBJECT_PARTS)
-TEXTURES: tuple[str, ...] = tuple(TEXTURE_PARTS)
-CLASSES: tuple[str, ...] = (*OBJECTS, *TEXTURES)
+CLASSES: tuple[str, ...] = tuple(PARTS)
 KINDS: dict[str, tuple[str, ...]] = {name: part.kinds for name, part in PARTS.items()}

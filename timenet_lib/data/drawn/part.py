@@ -21,7 +21,7 @@ class Part:
     sample: Callable[[Rng], Spec]
     paint: Callable[[Canvas, Spec], None]
     colour: Callable[[Rng], Array]
-    reach: Point
+    reach: Point = (0.5, 0.5)
     alter: tuple[Callable[[Spec, Rng], None], ...] = ()
     overlay: tuple[Callable[[Canvas, "Part", Rng], None], ...] = ()
     edge: tuple[Point, ...] = ()

@@ -6,24 +6,20 @@ import numpy as np
 
 from .canvas import Array, Canvas, Rng, cells, hsv, noise, smoothstep
 
-Shares = tuple[Array, Array]
-"""Two fields in [0, 1]: the first mixes colours of a palette, the second is relief."""
+Shares = tuple[Array, Array]  # two fields in [0, 1]: the first mixes colours of a palette, the second is relief
 
 
 def stripes(u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
-    """Straight or wavy stripes."""
     wave = 0.5 + 0.5 * np.sin(2 * np.pi * (u + rng.uniform(0, 0.6) * noise(u * 0.3, v * 0.3, seed)))
     return smoothstep((wave - 0.5) * rng.uniform(1, 6) + 0.5), wave
 
 
 def checks(u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
-    """A check of overlapping bands."""
     share = (np.floor(u) % 2 + np.floor(v) % 2) / 2
     return share, np.abs(np.sin(np.pi * u) * np.sin(np.pi * v))
 
 
 def blobs(u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
-    """Camouflage of soft islands."""
     field = 0.5 + 0.5 * noise(u * 0.6, v * 0.6, seed, octaves=3)
     return np.clip(np.round(field * 4) / 4, 0, 1), field
 
@@ -35,28 +31,24 @@ def mosaics(u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
 
 
 def marble(u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
-    """Marbling: waves bent by noise."""
     bend = rng.uniform(1.5, 3) * noise(u * 0.35, v * 0.35, seed, octaves=4)
     wave = 0.5 + 0.5 * np.sin(u * 1.5 + 2 * bend)
     return wave, np.abs(wave - 0.5) * 2
 
 
 def dots(u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
-    """Polka dots in rows."""
     fu, fv = (u + 0.5 * (np.floor(v) % 2)) % 1 - 0.5, v % 1 - 0.5
     inside = smoothstep((rng.uniform(0.25, 0.42) - np.hypot(fu, fv)) / 0.08 + 0.5)
     return inside, inside
 
 
 def rings(u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
-    """Rings around scattered centres."""
     first, _, _ = cells(u * 0.3 + 40, v * 0.3 + 40, seed)
     wave = 0.5 + 0.5 * np.sin(first * rng.uniform(14, 30))
     return wave, wave
 
 
 def bricks(u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
-    """A wall of bricks of different colours."""
     row = np.floor(v)
     shifted = u * 0.5 + 0.5 * (row % 2)
     edge = np.minimum((0.5 - np.abs(v % 1 - 0.5)), (0.5 - np.abs(shifted % 1 - 0.5)) * 2)

@@ -31,12 +31,10 @@ def missing_core(s: Spec, rng: Rng) -> None:
 
 
 def swapped_cores(s: Spec, rng: Rng) -> None:
-    """Exchange two neighbouring cores, so that the order runs backwards."""
     swap(s["cores"], rng)
 
 
 def missing_tooth(s: Spec, rng: Rng) -> None:
-    """Break off two or three neighbouring teeth."""
     first = pick(rng, 1, TEETH)[0]
     s["missing"] = [(first + k) % TEETH for k in range(int(rng.integers(2, 4)))]
 
@@ -52,7 +50,6 @@ def swapped_bands(s: Spec, rng: Rng) -> None:
 
 
 def bent_lead(s: Spec, rng: Rng) -> None:
-    """Bend one of the leads away from the axis."""
     s["bend"][int(rng.integers(2))] = float(rng.choice([-1, 1]) * rng.uniform(0.45, 0.75))
 
 
@@ -62,7 +59,6 @@ def misplaced_hole(s: Spec, rng: Rng) -> None:
 
 
 def missing_pip(s: Spec, rng: Rng) -> None:
-    """Leave one or two pips out."""
     s["pips"] = [FIVE[k] for k in pick(rng, int(rng.integers(3, 5)), 5)]
 
 
@@ -102,6 +98,5 @@ def turned_tile(s: Spec, rng: Rng) -> None:
 
 
 def missing_yarn(s: Spec, rng: Rng) -> None:
-    """Pull one or two warp yarns out."""
     first = int(rng.integers(-4, 4))
     s["missing"] = (first, first + 2)[: int(rng.integers(1, 3))]
