@@ -6,7 +6,7 @@ All is computed in float64, so that the last bit of a function, which differs be
 import colorsys
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from timenet_lib.keyed import key_seed
 Array = npt.NDArray[np.floating]
 Point = tuple[float, float]
 Rng = np.random.Generator
+Spec = dict[str, Any]  # how a sample of a part looks, always with a "pose"
 VERSION = "1"  # of what is drawn; frozen, see difficulty.json
 SEEDS = "0"  # of the lots: version 1 has other kinds of defect than version 0, and the same normal pictures
 FEWEST_SAMPLES = 128

@@ -1,6 +1,6 @@
 """The classes, and which defects each can have."""
 
-from . import objects, structural, textures
+from . import objects, textures
 from .objects import around, vivid
 from .overlays import burn, crack, fold, hole, stain, tear, thread, transplant, worm
 from .part import Part
@@ -13,32 +13,32 @@ DIE_EDGE = tuple((u, v) for u in (-0.56, 0.56) for v in (-0.56, 0.56))
 PARTS = {
     "capsule": Part(
         objects.capsule, objects.paint_capsule, vivid, reach=(0.5, 0.16), edge=CAPSULE_EDGE,
-        alter=(structural.wrong_half, structural.missing_half), overlay=(crack, stain),
+        altered=("wrong_half", "missing_half"), overlay=(crack, stain),
     ),
     "cable": Part(
         objects.cable, objects.paint_cable, vivid, reach=(0.35, 0.35), edge=tuple(around(0.82, 24)),
-        alter=(structural.missing_core, structural.swapped_cores), overlay=(crack, thread, worm, burn),
+        altered=("missing_core", "swapped_cores"), overlay=(crack, thread, worm, burn),
     ),
     "gear": Part(
         objects.gear, objects.paint_gear, vivid, reach=(0.42, 0.42),
-        alter=(structural.missing_tooth, structural.bent_tooth), overlay=(crack, thread, worm, stain),
+        altered=("missing_tooth", "bent_tooth"), overlay=(crack, thread, worm, stain),
     ),
     "resistor": Part(
         objects.resistor, objects.paint_resistor, vivid, reach=(0.4, 0.1), edge=RESISTOR_EDGE,
-        alter=(structural.swapped_bands, structural.bent_lead), overlay=(burn, crack, thread),
+        altered=("swapped_bands", "bent_lead"), overlay=(burn, crack, thread),
     ),
     "button": Part(
         objects.button, objects.paint_button, vivid, reach=(0.42, 0.42), edge=tuple(around(0.78, 24)),
-        alter=(structural.misplaced_hole,), overlay=(crack, thread, worm, stain),
+        altered=("misplaced_hole",), overlay=(crack, thread, worm, stain),
     ),
     "die": Part(
         objects.die, objects.paint_die, vivid, reach=(0.35, 0.35), edge=DIE_EDGE,
-        alter=(structural.missing_pip, structural.extra_pip, structural.misplaced_pip),
+        altered=("missing_pip", "extra_pip", "misplaced_pip"),
         overlay=(crack, thread, worm, stain),
     ),
     "mosaic": Part(
         textures.mosaic, textures.paint_mosaic, textures.glaze,
-        alter=(structural.missing_tile, structural.turned_tile), overlay=(crack, worm, transplant),
+        altered=("missing_tile", "turned_tile"), overlay=(crack, worm, transplant),
     ),
     "leather": Part(
         textures.leather, textures.paint_leather, textures.hide,
@@ -46,7 +46,7 @@ PARTS = {
     ),
     "fabric": Part(
         textures.fabric, textures.paint_fabric, textures.glaze,
-        alter=(structural.missing_yarn,), overlay=(tear, thread, worm, stain, transplant),
+        altered=("missing_yarn",), overlay=(tear, thread, worm, stain, transplant),
     ),
     "wood": Part(
         textures.wood, textures.paint_wood, textures.timber,

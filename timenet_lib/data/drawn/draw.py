@@ -11,12 +11,11 @@ from timenet_lib.errors import InputError, nearest
 
 from .canvas import Canvas, Pose, generator
 from .catalogue import CLASSES, KINDS, PARTS
-from .sources import FAMILIES, paint_source
+from .sources import FAMILY_NAMES, paint_source
 
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-FAMILY_NAMES = tuple(family.__name__ for family in FAMILIES)
 SIZES = range(32, 513)
 VISIBLE = 12  # grey levels of 255
 JUDGED_AT = 64  # pixels, so that every size draws the same attempt

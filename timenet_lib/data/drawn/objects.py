@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from .canvas import Array, Canvas, Point, Pose, Rng, box, hsv, noise, smoothstep
-from .part import Spec
+from .canvas import Array, Canvas, Point, Pose, Rng, Spec, box, hsv, noise, smoothstep
 
 TAU = 2 * np.pi
 

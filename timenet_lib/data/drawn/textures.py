@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from .canvas import Array, Canvas, Pose, Rng, box, cells, hsv, noise, smoothstep
-from .part import Spec
+from .canvas import Array, Canvas, Pose, Rng, Spec, box, cells, hsv, noise, smoothstep
 
 
 def glaze(rng: Rng) -> Array:
