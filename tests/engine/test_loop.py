@@ -2,10 +2,6 @@ import functools
 import itertools
 import os
 import re
-import signal
-import subprocess
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -121,42 +117,6 @@ def test_an_interrupt_while_a_step_is_recorded_leaves_the_checkpoint_before_it(t
 def test_an_unknown_precision_is_refused(tmp_path, precision):
     with pytest.raises(InputError, match=f"precision: invalid enum value '{precision}'"):
         train(net(), tmp_path / "flow_0.safetensors", precision=precision)
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from typing import NamedTuple
-sys.path[:0] = ["tests/engine"]
-import test_loop, time
-def slow(*, step, samples):
-    print(step, flush=True)
-    if step >= 10:
-        time.sleep(60)
-    return test_loop.draw(step=step, samples=samples)
-test_loop.train(test_loop.net(), Path(sys.argv[1]), draw=slow, save_every=0.0)
-"""
-
-
-def test_a_killed_run_resumes_bit_for_bit(tmp_path):
-    """20 steps are 10, SIGKILL, and 10 more: a real process, killed when it says that it is at step 10."""
-    whole, again = net(), net()
-    complete = train(whole, tmp_path / "whole.safetensors")
-    path = tmp_path / "killed.safetensors"
-    root = Path(__file__).resolve().parents[2]
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(path)], cwd=root, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )  # fmt: skip
-    for line in child.stdout:
-        if int(line) == 10:
-            break
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    child.stdout.close()
-    resumed = train(again, path, resume=True)
-    assert resumed.losses == complete.losses
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):

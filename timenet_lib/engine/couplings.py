@@ -136,7 +136,7 @@ class Couplings:
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.manifest = folder, Manifest.of(folder)
+        self.manifest = Manifest.of(folder)
         self.nfe: list[int] = []  # function evaluations of each range
         self.files: list[Path] = []
         self.count = 0

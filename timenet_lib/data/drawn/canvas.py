@@ -4,7 +4,7 @@ All is computed in float64, so that the last bit of a function, which differs be
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -32,6 +32,11 @@ def generator(*key: object) -> Rng:
 def hsv(hue: float, saturation: float, value: float) -> Array:
     """Convert a colour to RGB in [0, 1]; the hue wraps around."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
+
+
+def colours(hue: Point, saturation: Point, value: Point) -> Callable[[Rng], Array]:
+    """Make what draws a colour from these ranges."""
+    return lambda rng: hsv(rng.uniform(*hue), rng.uniform(*saturation), rng.uniform(*value))
 
 
 def smoothstep(value: Array) -> Array:

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from .canvas import Array, Canvas, Point, Pose, Rng, Spec, box, hsv, noise, smoothstep
+from .canvas import Array, Canvas, Point, Pose, Rng, Spec, box, colours, hsv, noise, smoothstep
 
 TAU = 2 * np.pi
+vivid = colours((0, 1), (0.45, 0.85), (0.4, 0.9))  # of plastics
 
 
 def table(rng: Rng, part: Array) -> Spec:
@@ -21,11 +22,6 @@ def lay(c: Canvas, s: Spec, shape: Array, *, lift: float, strength: float) -> No
     uneven = 1 + 0.07 * noise(c.x * 1.5 + 9, c.y * 1.5 + 9, s["seed"], octaves=3)
     c.rgb[:] = s["table"] * uneven[..., None]
     c.shadow(shape, lift, strength)
-
-
-def vivid(rng: Rng) -> Array:
-    """Draw a plastic's colour: any hue, well saturated."""
-    return hsv(rng.random(), rng.uniform(0.45, 0.85), rng.uniform(0.4, 0.9))
 
 
 def around(radius: float, count: int, first: float = 0.0) -> list[Point]:
@@ -69,8 +65,8 @@ def cable(rng: Rng) -> Spec:
     pose = Pose.sample(rng, shift=0.06, turn=0.5, scale=(0.92, 1.08))
     strands = hsv(rng.uniform(0.05, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.8, 0.95))
     filler = hsv(rng.uniform(0.05, 0.15), 0.12, rng.uniform(0.55, 0.85))
-    colours = {"sheath": sheath, "strands": strands, "filler": filler}
-    return {**table(rng, sheath), "pose": pose, "cores": [0, 1, 2], **colours}
+    tones = {"sheath": sheath, "strands": strands, "filler": filler}
+    return {**table(rng, sheath), "pose": pose, "cores": [0, 1, 2], **tones}
 
 
 def paint_cable(c: Canvas, s: Spec) -> None:

@@ -2,12 +2,10 @@
 
 import numpy as np
 
-from .canvas import Array, Canvas, Pose, Rng, Spec, box, cells, hsv, noise, smoothstep
+from .canvas import Array, Canvas, Pose, Rng, Spec, box, cells, colours, hsv, noise, smoothstep
 
-
-def glaze(rng: Rng) -> Array:
-    """Draw a tile's colour: any hue."""
-    return hsv(rng.random(), rng.uniform(0.35, 0.85), rng.uniform(0.35, 0.95))
+glaze = colours((0, 1), (0.35, 0.85), (0.35, 0.95))
+timber = colours((0.04, 0.12), (0.35, 0.7), (0.4, 0.92))  # from maple to walnut
 
 
 def mosaic(rng: Rng) -> Spec:
@@ -82,19 +80,14 @@ def paint_fabric(c: Canvas, s: Spec) -> None:
     warp, weft = np.floor(gu).astype(int), np.floor(gv).astype(int)
     fu, fv = gu - warp - 0.5, gv - weft - 0.5
     bare = np.isin(warp, s["missing"])
-    over, colours = ((warp + weft) % 2 == 0) & ~bare, np.stack(s["yarns"])
-    colour = np.where(over[..., None], colours[(warp // s["stripe"]) % 2], colours[(weft // s["stripe"]) % 2])
+    over, yarns = ((warp + weft) % 2 == 0) & ~bare, np.stack(s["yarns"])
+    colour = np.where(over[..., None], yarns[(warp // s["stripe"]) % 2], yarns[(weft // s["stripe"]) % 2])
     across, along = np.where(over, fu, fv), np.where(over, fv, fu)
     round_ = np.sqrt(np.clip(1 - (across / 0.52) ** 2, 0.02, 1))
     bow = np.where(bare, -0.25 - 0.6 * smoothstep(1 - np.abs(across) / 0.3), np.cos(np.pi * along))
     twist = 0.06 * np.sin(2 * np.pi * (3 * along + 2 * across))
     shade = (0.42 + 0.62 * round_ * (0.45 + 0.55 * bow)) * (1 + twist)
     c.rgb[:] = c.lit(0.03 * round_ * bow, colour * shade[..., None])
-
-
-def timber(rng: Rng) -> Array:
-    """Draw a wood's colour: from maple to walnut."""
-    return hsv(rng.uniform(0.04, 0.12), rng.uniform(0.35, 0.7), rng.uniform(0.4, 0.92))
 
 
 def wood(rng: Rng) -> Spec:
