@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
     def refused(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(module, "visible_names", refused)
+    monkeypatch.setattr("timenet_lib.data.problems.visible_names", refused)
     with pytest.raises(InputError, match=r"in cannot be read \(Permission denied\)"):
         find_images([folder])
 

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from timenet_lib.data.drawn import write_drawn
 from timenet_lib.data.folder import index_folder
 from timenet_lib.data.mvtec import MVTEC_COUNTS
-from timenet_lib.data.textures import drawn_textures, folder_textures
+from timenet_lib.data.textures import drawn_textures, load_textures
 from timenet_lib.data.training_set import load_training_set
 from timenet_lib.engine.couplings import Couplings
 from timenet_lib.features import build_extractor, build_lpips
@@ -203,7 +203,7 @@ def test_the_loss_of_the_tpn_falls(trained, data, dtd, hub, monkeypatch):
     flow_1, tpn = load_flow(trained[0], "flow_1")[0], load_tpn(trained[0])[0]
     lpips = build_lpips(PAPER.lpips, build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels))
     synthesiser = Synthesiser(
-        data.held_out, data.held_out_labels, folder_textures(dtd, 256), anomalous_share=1.0, sources=("texture",)
+        data.held_out, data.held_out_labels, load_textures(dtd, 256), anomalous_share=1.0, sources=("texture",)
     )
     batch = repairs(synthesiser, PAPER.t, step=UNSEEN, samples=range(1))
     nets = (TPN.from_flow(flow_1, PAPER.t), tpn)

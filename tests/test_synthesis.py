@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from timenet_lib import perlin, synthesis
-from timenet_lib.data.textures import drawn_textures, folder_textures
+from timenet_lib.data.textures import drawn_textures, load_textures
 from timenet_lib.errors import DataError, InputError
 from timenet_lib.keyed import generator
 from timenet_lib.path import as_float
@@ -72,13 +72,14 @@ def test_textures_of_a_folder_and_folders_without(tmp_path):
     (tmp_path / "striped").mkdir()
     Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "striped" / "a.JPG", format="jpeg")
     Image.new("L", (20, 20), 128).save(tmp_path / "b.png")
-    textures = folder_textures(tmp_path, SIZE)
+    (tmp_path / "._b.png").write_bytes(b"what some systems leave behind")
+    textures = load_textures(tmp_path, SIZE)
     assert (textures.shape, textures.dtype) == ((2, 3, SIZE, SIZE), torch.uint8)
     (tmp_path / "c.png").write_bytes(b"no picture")
     (tmp_path / "empty").mkdir()
     for folder, problem in ((".", r"c\.png"), ("empty", "holds no image"), ("none", "no texture folder")):
         with pytest.raises(DataError, match=problem):
-            folder_textures(tmp_path / folder, SIZE)
+            load_textures(tmp_path / folder, SIZE)
 
 
 @pytest.mark.parametrize(("size", "finest"), [(32, 4), (64, 8), (256, 32), (512, 32)])

@@ -14,8 +14,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from timenet_lib.data.images import image_batch, is_image_name, read_image
-from timenet_lib.data.problems import link_problem, visible_names
+from timenet_lib.data.images import image_batch, read_image
+from timenet_lib.data.problems import images_below
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.files import new_folder, write_atomically, write_json
@@ -36,25 +36,11 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = list(_images_below(path)) if path.is_dir() else [path]
+        inside = list(images_below(path)) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"{path} holds no images: name another folder, or the files themselves")
         found += inside
     return found
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    try:
-        names = visible_names(folder)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read ({error.strerror or error}): make it readable") from error
-    for path in (folder / name for name in names):
-        if problem := link_problem(path):
-            raise InputError(f"{path}: {problem}")
-        if path.is_dir():
-            yield from _images_below(path)
-        elif is_image_name(path):
-            yield path
 
 
 def detect(

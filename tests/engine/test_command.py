@@ -1,6 +1,7 @@
 """What `timenet train` refuses at once: what only its last stage needs would otherwise be missed after days."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -31,30 +32,26 @@ def train_paper(drawn_ci, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_extractors_weights_are_asked_for_first(train_paper):
-    with pytest.raises(
-        WeightsError, match=r"model\.safetensors of timm/wide_resnet101_2\.tv_in1k .*--extractor-weights"
-    ):
-        train_paper(lpips="extractor")
-
-
-def test_the_backbone_of_lpips_is_asked_for_first(train_paper):
-    with pytest.raises(WeightsError, match=r"model\.safetensors of timm/vgg16\.tv_in1k .*--lpips extractor"):
-        train_paper(extractor_weights="random")
-
-
-def test_weights_that_do_not_fit_are_refused_first(train_paper, tmp_path):
-    save_file({}, tmp_path / "page.safetensors")
-    with pytest.raises(
-        WeightsError, match=r"page\.safetensors does not fit wide_resnet101_2: conv1\.weight is missing"
-    ):
-        train_paper(extractor_weights=str(tmp_path / "page.safetensors"), lpips="extractor")
-
-
-def test_a_folder_without_textures_is_refused_first(train_paper, tmp_path):
-    (tmp_path / "images" / "banded").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"the texture folder .*images holds no image"):
-        train_paper(extractor_weights="random", lpips="extractor", textures=tmp_path / "images")
+@pytest.mark.parametrize(
+    ("error", "message", "options"),
+    [
+        (WeightsError, r"model\.safetensors of timm/wide_resnet101_2\.tv_in1k .*--extractor-weights",
+         {"lpips": "extractor"}),
+        (WeightsError, r"model\.safetensors of timm/vgg16\.tv_in1k .*--lpips extractor",
+         {"extractor_weights": "random"}),
+        (WeightsError, r"page\.safetensors does not fit wide_resnet101_2: conv1\.weight is missing",
+         {"extractor_weights": "page.safetensors", "lpips": "extractor"}),
+        (DataError, r"the texture folder .*images holds no image",
+         {"extractor_weights": "random", "lpips": "extractor", "textures": Path("images")}),
+    ],
+    ids=["extractor", "lpips", "foreign", "textures"],
+)  # fmt: skip
+def test_what_is_missing_or_does_not_fit_is_refused_first(train_paper, tmp_path, monkeypatch, error, message, options):
+    monkeypatch.chdir(tmp_path)
+    save_file({}, "page.safetensors")
+    Path("images/banded").mkdir(parents=True)
+    with pytest.raises(error, match=message):
+        train_paper(**options)
 
 
 def test_couplings_replace_the_presets_number(drawn_ci, tmp_path, monkeypatch):

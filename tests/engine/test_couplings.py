@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,12 +46,9 @@ def test_couplings_are_the_flow_of_their_noise_in_half_precision(tmp_path):
         assert int(c) == i % 3
         growth = torch.tensor(0.5).exp()
         assert torch.allclose(x1, growth * x0 + c * (growth - 1) / 0.5, atol=5e-3)
+    assert not torch.equal(coupling_noise(5, 1, range(2), size=8), coupling_noise(5, 2, range(2), size=8))  # for k = 2
     assert v.a.item() == 0.5  # the flow stays as it is
     assert v.a.grad is None
-
-
-def test_each_k_has_noise_of_its_own():
-    assert not torch.equal(coupling_noise(5, 1, range(2), size=8), coupling_noise(5, 2, range(2), size=8))
 
 
 def test_the_shares_of_two_processes_make_the_set_of_one(tmp_path):
@@ -76,27 +72,30 @@ def test_a_time_limit_makes_at_least_one_range(tmp_path):
     assert len(Couplings(tmp_path)) == 4
 
 
-ROOT = Path(__file__).resolve().parents[2]
-CHILD = """
-import sys
+def test_what_is_cut_off_halfway_is_completed_by_a_restart(tmp_path, monkeypatch):
+    solve, calls = module.rk45, []
+
+    def noting(*args, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return solve(*args, **options)
+
+    monkeypatch.setattr(module, "rk45", noting)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "cut", count=16)
+    assert len(files(tmp_path / "cut")) == 3  # the manifest and two ranges, whole
+    make(tmp_path / "cut", count=16)
+    assert len(calls) == 5  # those that were there are not solved a second time
+    make(tmp_path / "whole", count=16)
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+MEMORY = """
+import resource, sys
 from pathlib import Path
 sys.path[:0] = ["tests/engine"]
 import test_couplings as t
-"""
-KILLED = """
-solve, done = t.module.rk45, 0
-def noting(*args, **options):
-    global done
-    if done == 2:
-        print("two ranges", flush=True)
-        sys.stdin.read()
-    done += 1
-    return solve(*args, **options)
-t.module.rk45 = noting
-t.make(Path(sys.argv[1]), count=16)
-"""
-MEMORY = """
-import resource
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 t.make(folder, count=count, size=64, tol=1e-1)
 read = t.Couplings(folder)
@@ -105,30 +104,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
-def test_a_process_killed_halfway_leaves_what_a_restart_completes(tmp_path, monkeypatch):
-    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD + KILLED, str(tmp_path / "killed")], cwd=ROOT, env=env, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert child.stdout.readline() == "two ranges\n"
-    child.send_signal(signal.SIGKILL)
-    child.communicate()
-    assert len(files(tmp_path / "killed")) == 3  # the manifest and two ranges, whole
-    calls, solve = [], module.rk45
-    monkeypatch.setattr(module, "rk45", lambda *args, **options: calls.append(1) or solve(*args, **options))
-    make(tmp_path / "killed", count=16)
-    assert len(calls) == 2  # those that were there are not solved a second time
-    make(tmp_path / "whole", count=16)
-    assert files(tmp_path / "killed") == files(tmp_path / "whole")
-
-
 def test_memory_does_not_grow_with_their_number(tmp_path):
     """Peak memory in MiB of processes that make and read 512 and 2,560 couplings, which is 48 MiB more on disk."""
     peak = {}
     for count in (512, 2560):
-        command = [sys.executable, "-c", CHILD + MEMORY, str(tmp_path / str(count)), str(count)]
-        peak[count] = float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+        command = [sys.executable, "-c", MEMORY, str(tmp_path / str(count)), str(count)]
+        root = Path(__file__).resolve().parents[2]
+        peak[count] = float(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout)
     print(f"peak memory, MiB: {peak}")
     assert peak[2560] < peak[512] + 24
 

@@ -3,13 +3,13 @@ import torch
 
 from timenet_lib.data.drawn import FAMILY_NAMES, draw_texture
 from timenet_lib.data.textures import drawn_textures
-from timenet_lib.engine.extractor import degrade, drawn_families, make_task, task_loss
+from timenet_lib.engine.extractor import degrade, drawn_families, make_task
 from timenet_lib.errors import InputError
 from timenet_lib.synthesis import Synthesiser
 
 
 def loss(task, step, samples):
-    return task_loss(task, task.draw(step=step, samples=samples))
+    return task(task.draw(step=step, samples=samples))
 
 
 @pytest.fixture(scope="module")

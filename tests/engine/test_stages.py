@@ -12,7 +12,6 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.engine import stages
 from timenet_lib.engine.stages import Run, reflow, train_all, train_flow_0, train_tpn
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.files import write_json
 from timenet_lib.models import load_flow, load_tpn
 from timenet_lib.presets import CI
 from timenet_lib.train import independent_pairs
@@ -39,82 +38,57 @@ def trained(tmp_path_factory, make_run):
     return out
 
 
-def copy_of(trained, tmp_path):
+@pytest.fixture
+def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
+def weights(folder):
+    return {p.name: p.read_bytes() for p in folder.glob("*.safetensors")}
+
+
 def test_the_stages_lie_in_their_files_with_records_that_name_their_parents(trained):
-    records = {name: read_record(trained, name) for name in ("flow_0", "flow_1", "tpn")}
+    records = {name: read_record(trained, name) for name in STAGES}
     assert records["flow_1"]["parents"] == {"flow_0": records["flow_0"]["sha256"]}
     assert records["tpn"]["parents"] == {"flow_1": records["flow_1"]["sha256"]}
     assert records["flow_0"]["training"]["steps"] == CI.flow_steps
     assert records["flow_1"]["couplings"]["count"] == CI.num_couplings
     assert records["flow_0"]["preset"]["name"] == "ci"
+    by_t = [records[name]["training"]["loss_by_t"] for name in STAGES]
+    assert list(map(len, by_t)) == [10, 10, 10]
+    assert by_t[2][:5] == [None] * 5  # the TPN is trained on t from 0.5 on
+    losses = records["flow_0"]["training"]["loss"]
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
 
 
-def test_the_loss_is_recorded_by_t(trained):
-    for name in ("flow_0", "flow_1", "tpn"):
-        by_t = read_record(trained, name)["training"]["loss_by_t"]
-        assert len(by_t) == 10
-    assert by_t[:5] == [None] * 5  # the TPN is trained on t from 0.5 on
-
-
-def test_reflow_goes_on_to_any_k(trained, make_run, tmp_path):
-    copy = copy_of(trained, tmp_path)
-    before = {n: (copy / f"{n}.safetensors").read_bytes() for n in ("flow_0", "flow_1", "tpn")}
+def test_reflow_goes_on_to_any_k(copy, make_run):
+    before = weights(copy)
     reflow(make_run(copy), k=2)
     record = read_record(copy, "flow_2")
     assert record["parents"] == {"flow_1": read_record(copy, "flow_1")["sha256"]}
     assert record["couplings"]["k"] == 2
     assert record["couplings"]["flow_sha256"] == record["parents"]["flow_1"]
     assert load_flow(copy, "flow_2")[0].config == load_flow(copy, "flow_1")[0].config
-    assert {n: (copy / f"{n}.safetensors").read_bytes() for n in before} == before
+    assert before.items() <= weights(copy).items()
 
 
-def test_a_flow_of_another_configuration_is_refused(trained, tmp_path):
-    copy = copy_of(trained, tmp_path)
-    record = read_record(copy, "flow_0")
-    record["preset"]["base"] = 16
-    write_json(copy / "flow_0.json", record)
-    with pytest.raises(WeightsError, match=r"flow_0\.safetensors was made for another configuration: size mismatch"):
-        load_flow(copy, "flow_0")
-
-
-@pytest.mark.parametrize("damage", ["cut", "altered"])
-def test_a_truncated_or_altered_flow_is_refused(trained, tmp_path, damage):
-    copy = copy_of(trained, tmp_path)
-    content = bytearray((copy / "flow_0.safetensors").read_bytes())
-    content[-1] ^= 1
-    (copy / "flow_0.safetensors").write_bytes(content if damage == "altered" else content[:-5])
-    with pytest.raises(WeightsError, match=r"flow_0\.safetensors does not fit its record .*altered or cut short"):
-        load_flow(copy, "flow_0")
-
-
-def test_training_lowers_the_loss_of_flow_0(trained):
-    losses = read_record(trained, "flow_0")["training"]["loss"]
-    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
-
-
-def test_no_later_stage_changes_an_earlier_one(trained, make_run, tmp_path):
-    copy = copy_of(trained, tmp_path)
-    before = {n: (copy / f"{n}.safetensors").read_bytes() for n in ("flow_0", "flow_1")}
+def test_no_later_stage_changes_an_earlier_one(copy, make_run):
+    before = weights(copy)
     for name in ("flow_1", "tpn"):
         (copy / f"{name}.json").unlink()
     reflow(make_run(copy, resume=True))
     train_tpn(make_run(copy, resume=True))
-    assert (copy / "flow_0.safetensors").read_bytes() == before["flow_0"]
-    assert (copy / "flow_1.safetensors").read_bytes() == before["flow_1"]  # and the same again, bit for bit
+    assert weights(copy) == before  # flow_1 and the TPN the same again, bit for bit
 
 
-def test_finished_stages_are_kept_on_resume_and_refused_without(trained, make_run, tmp_path):
-    copy = copy_of(trained, tmp_path)
-    before = {p.name: p.read_bytes() for p in copy.glob("*.safetensors")}
+def test_finished_stages_are_kept_on_resume_and_refused_without(copy, make_run):
+    before = weights(copy)
     left = copy / "checkpoints" / "flow_0.safetensors"  # as by a run that was killed when flow_0 had just been written
     left.parent.mkdir()
     left.touch()
     train_all(make_run(copy, resume=True))
     assert not left.exists()
-    assert {p.name: p.read_bytes() for p in copy.glob("*.safetensors")} == before
+    assert weights(copy) == before
     with pytest.raises(InputError, match="already holds flow_0"):
         train_all(make_run(copy))
     with pytest.raises(InputError, match="another seed"):
@@ -128,8 +102,7 @@ def test_each_stage_records_the_precision_it_was_trained_in(make_run, tmp_path):
     assert found == ["bfloat16", "float32", "float32"]
 
 
-def test_a_tpn_of_another_flow_1_is_refused(trained, tmp_path):
-    copy = copy_of(trained, tmp_path)
+def test_a_tpn_of_another_flow_1_is_refused(copy):
     flow, record = load_flow(copy, "flow_1")
     flow.backbone.stem.bias.data += 1
     save_stage(copy, "flow_1", flow, record={k: v for k, v in record.items() if k not in ("sha256", "stage")})
@@ -161,8 +134,7 @@ def model(trained, data):
     return TimeNet.from_pretrained(trained)
 
 
-def test_calibration_comes_back_and_belongs_to_its_weights(model, trained, tmp_path):
-    copy = copy_of(trained, tmp_path)
+def test_calibration_comes_back_and_belongs_to_its_weights(model, copy):
     assert set(TimeNet.from_pretrained(copy).calibration) == set(model.methods)
     text = (copy / "calibration.json").read_text().replace(model.hashes["tpn"], "0" * 64)
     (copy / "calibration.json").write_text(text)
@@ -170,46 +142,43 @@ def test_calibration_comes_back_and_belongs_to_its_weights(model, trained, tmp_p
         TimeNet.from_pretrained(copy)
 
 
-def test_classes_that_the_model_does_not_know_are_refused(model):
-    with pytest.raises(InputError, match=r"no class 'dye'; did you mean 'die'\?"):
-        model.labels(["dye"])
-
-
-def test_without_textures_no_tpn(trained, data, tmp_path):
-    copy = copy_of(trained, tmp_path)
+def test_without_textures_no_tpn(copy, data):
     (copy / "tpn.json").unlink()
     with pytest.raises(InputError, match="needs textures"):
         train_tpn(replace(Run(out=copy, preset=CI, data=data), resume=True))
 
 
-def test_another_tpn_goes_with_the_same_flows(trained, make_run, tmp_path):
+def test_another_tpn_goes_with_the_same_flows(copy, make_run):
     """What takes no part in a stage may differ; what does is named."""
-    copy = copy_of(trained, tmp_path)
     run = replace(make_run(copy, resume=True), preset=replace(CI, anomalous_share=0.9, lam=1.0))
     with pytest.raises(InputError, match=r"tpn\.json was made with another anomalous_share: choose another --out"):
         train_all(run)
     (copy / "tpn.json").unlink()
-    flows = {n: (copy / f"{n}.safetensors").read_bytes() for n in ("flow_0", "flow_1")}
+    before = weights(copy)
     train_all(run)
-    assert {n: (copy / f"{n}.safetensors").read_bytes() for n in flows} == flows
+    assert [name for name, content in weights(copy).items() if content != before[name]] == ["tpn.safetensors"]
     record = read_record(copy, "tpn")
     assert record["preset"]["anomalous_share"] == 0.9
     assert record["lpips_weight"] > 0
 
 
-def test_without_a_share_the_two_losses_are_added_as_the_paper_prints_them(trained, make_run, tmp_path):
-    copy = copy_of(trained, tmp_path)
+def test_without_a_share_the_two_losses_are_added_as_the_paper_prints_them(copy, make_run):
     (copy / "tpn.json").unlink()
     train_tpn(replace(make_run(copy), preset=replace(CI, lpips_share=None, tpn_steps=2)))
     assert read_record(copy, "tpn")["lpips_weight"] == 1.0
 
 
 def test_each_stage_trains_at_its_own_rate_and_reflow_at_half_of_the_flows(make_run, tmp_path, monkeypatch):
-    jobs, run_job = [], stages.run_job
-    monkeypatch.setattr(stages, "run_job", lambda job, **kw: (jobs.append(job), run_job(job, **kw))[1])
+    rates, run_job = {}, stages.run_job
+
+    def watched(*job, checkpoint, peak_rate, **options):
+        rates[checkpoint.stem] = peak_rate
+        return run_job(*job, checkpoint=checkpoint, peak_rate=peak_rate, **options)
+
+    monkeypatch.setattr(stages, "run_job", watched)
     preset = replace(CI, learning_rate=4e-3, tpn_learning_rate=5e-4, num_couplings=32)
     train_all(replace(make_run(tmp_path, steps=1), preset=preset))
-    assert [(job.checkpoint.stem, job.peak_rate) for job in jobs] == [("flow_0", 4e-3), ("flow_1", 2e-3), ("tpn", 5e-4)]
+    assert rates == {"flow_0": 4e-3, "flow_1": 2e-3, "tpn": 5e-4}
 
 
 @pytest.mark.parametrize("empty", [{"steps": 0}, {"minutes": 0.0}])

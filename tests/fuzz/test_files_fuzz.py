@@ -19,7 +19,7 @@ from timenet_lib import models
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.checkpoints import digest, load_checkpoint
 from timenet_lib.engine.couplings import Couplings, Manifest, make_couplings
-from timenet_lib.engine.loop import Budget, Job, run_job
+from timenet_lib.engine.loop import Budget, run_job
 from timenet_lib.errors import TimeNetError
 from timenet_lib.features import build_extractor
 from timenet_lib.files import sha256
@@ -147,11 +147,11 @@ def test_checkpoints_are_resumed_from_or_say_why_not(scratch, examples):
         return Pairs(x, x, torch.tensor([0.1, 1.0]), c=torch.tensor([0, 0]))
 
     def train(steps, draw, **options):
-        job = Job(
-            module=fresh()[0], loss=lambda net, batch: net(batch.x1).square().mean(dim=(1, 2, 3)), draw=draw,
+        return run_job(
+            fresh()[0], lambda net, batch: net(batch.x1).square().mean(dim=(1, 2, 3)), draw,
             budget=Budget(steps), peak_rate=1e-3, batch_size=2, checkpoint=path, identity=identity,
+            progress=False, **options,
         )  # fmt: skip
-        return run_job(job, progress=False, **options)
 
     with pytest.raises(KeyboardInterrupt):
         train(10, functools.partial(draw, stop=6))

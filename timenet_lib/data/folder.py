@@ -10,7 +10,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from timenet_lib.data.images import check_size, load_mask, load_uint8, read_image, read_mask
 from timenet_lib.data.problems import GOOD, Problems
-from timenet_lib.errors import DataError, InputError, nearest, printable
+from timenet_lib.errors import DataError, InputError, printable
 
 PARTS = ("train", "test")
 THREADS = 4  # Pillow decodes outside Python's lock
@@ -58,15 +57,6 @@ class FolderIndex:
         files = {path.relative_to(self.root).as_posix(): _fingerprint(path) for path in paths}
         return hashlib.sha256(json.dumps(files, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
-    def has_masks(self, class_name: str) -> bool:
-        """Tell whether the class's defective test images have masks: all of them do, or none.
-
-        Raises DataError for an unknown class.
-        """
-        if class_name not in self.classes:
-            raise DataError(f"{class_name}: no such class in {self.root}; {nearest(class_name, self.classes)}")
-        return any(sample.mask_path for sample in self.test if sample.class_name == class_name)
-
     def counts(self, class_name: str) -> dict[str, int]:
         """Count a class's images, kinds of defect and masks."""
         test = [sample for sample in self.test if sample.class_name == class_name]
@@ -86,7 +76,7 @@ def index_folder(root: str | Path, parts: Sequence[str] = PARTS) -> FolderIndex:
     Raises DataError with all problems, one per line, if there is any.
     """
     scan = _Scan(Path(root).expanduser(), parts)
-    scan.problems.raise_if_any()
+    scan.raise_if_any()
     return FolderIndex(
         scan.root, tuple(scan.classes), tuple(scan.train), test=tuple(scan.test), notes=tuple(scan.notes)
     )
@@ -94,7 +84,7 @@ def index_folder(root: str | Path, parts: Sequence[str] = PARTS) -> FolderIndex:
 
 def find_problems(root: str | Path, parts: Sequence[str] = PARTS) -> list[str]:
     """List every problem that index_folder would raise, one sentence each, with names relative to root."""
-    return _Scan(Path(root).expanduser(), parts).problems.found
+    return _Scan(Path(root).expanduser(), parts).found
 
 
 def format_counts(index: FolderIndex) -> str:
@@ -125,46 +115,46 @@ def load_masks(samples: Sequence[Sample], size: int) -> Bool[Tensor, "b h w"]:
     return masks
 
 
-class _Scan:
+class _Scan(Problems):
     """One walk through the layout, never deeper than it, that collects samples, notes and problems."""
 
     def __init__(self, root: Path, parts: Sequence[str]):
         if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
             raise InputError(f"parts must hold 'train', 'test' or both, not {parts!r}")
-        self.root, self.problems = root, Problems(root)
+        super().__init__(root)
         self.notes: list[str] = []
         self.train: list[Sample] = []
         self.test: list[Sample] = []
-        self.classes = self.problems.class_names()
+        self.classes = self.class_names()
         for name in self.classes:
             if "train" in parts:
                 self._scan_train(name)
             if "test" in parts:
                 self._scan_test(name)
         with ThreadPoolExecutor(THREADS) as pool:
-            for found in pool.map(partial(_file_problems, self.problems), [*self.train, *self.test]):
-                self.problems.found += found
-        self.problems.found = [printable(line) for line in self.problems.found]  # one line each, whatever the names
+            for found in pool.map(self._file_problems, [*self.train, *self.test]):
+                self.found += found
+        self.found = [printable(line) for line in self.found]  # one line each, whatever the names
 
     def _scan_train(self, class_name: str) -> None:
         folder = self.root / class_name / "train"
-        folders = self.problems.subfolders(folder) if os.path.isdir(folder) else []
+        folders = self.subfolders(folder) if os.path.isdir(folder) else []
         for other in folders:
             if other.name != GOOD:
-                self.problems.say(other, "training takes normal images, from train/good only; move or remove this")
+                self.say(other, "training takes normal images, from train/good only; move or remove this")
         if folder / GOOD not in folders:
-            self.problems.say(folder / GOOD, "no such folder, so no training image; put normal images there")
+            self.say(folder / GOOD, "no such folder, so no training image; put normal images there")
             return
-        self.train += [Sample(path, class_name, GOOD, mask_path=None) for path in self.problems.images(folder / GOOD)]
+        self.train += [Sample(path, class_name, GOOD, mask_path=None) for path in self.images(folder / GOOD)]
 
     def _scan_test(self, class_name: str) -> None:
         folder = self.root / class_name / "test"
         if not os.path.isdir(folder):
-            self.problems.say(folder, "no such folder; put test images in test/good and test/KIND, or index train only")
+            self.say(folder, "no such folder; put test images in test/good and test/KIND, or index train only")
             return
-        images = {kind.name: self.problems.images(kind) for kind in self.problems.subfolders(folder)}
+        images = {kind.name: self.images(kind) for kind in self.subfolders(folder)}
         if not images:
-            self.problems.say(folder, "no folder of images in it; put test images in test/good and test/KIND")
+            self.say(folder, "no folder of images in it; put test images in test/good and test/KIND")
         masks = self._pair_masks(class_name, images)
         for kind, paths in images.items():
             self.test += [Sample(path, class_name, kind, mask_path=masks.get(path)) for path in paths]
@@ -181,18 +171,18 @@ class _Scan:
             return {}
         pairs: dict[Path, Path] = {}
         found = False
-        for kind_folder in self.problems.subfolders(folder):
-            masks = self.problems.images(kind_folder, needed=False)
+        for kind_folder in self.subfolders(folder):
+            masks = self.images(kind_folder, needed=False)
             found = found or bool(masks)
             if kind_folder.name == GOOD:
                 for mask in masks:
-                    self.problems.say(mask, "a mask of a good image; remove it, or move the image to its defect")
+                    self.say(mask, "a mask of a good image; remove it, or move the image to its defect")
             else:
                 self._pair_kind(masks, images.get(kind_folder.name, []), pairs)
         for path in (path for kind, paths in images.items() if kind != GOOD and found for path in paths):
             if path not in pairs:
                 expected = f"{class_name}/ground_truth/{path.parent.name}/{path.stem}_mask.png"
-                self.problems.say(path, f"no mask, though others of its class have one; add {expected}")
+                self.say(path, f"no mask, though others of its class have one; add {expected}")
         return pairs
 
     def _pair_kind(self, masks: list[Path], images: list[Path], pairs: dict[Path, Path]) -> None:
@@ -201,32 +191,31 @@ class _Scan:
             # "a_mask.png" is the mask of image "a" if there is one, else of an image called "a_mask"
             image = by_stem.get(mask.stem.removesuffix("_mask")) or by_stem.get(mask.stem)
             if mask.suffix.lower() != ".png":
-                self.problems.say(mask, "masks must be PNG, which loses nothing; save it as NAME_mask.png")
+                self.say(mask, "masks must be PNG, which loses nothing; save it as NAME_mask.png")
             elif image is None:
                 kind = f"{mask.parents[2].name}/test/{mask.parent.name}"
-                self.problems.say(mask, f"an orphan: no image of that name in {kind}; rename or remove it")
+                self.say(mask, f"an orphan: no image of that name in {kind}; rename or remove it")
             elif image in pairs:
                 both = f"{pairs[image].name} and {mask.name}"
-                self.problems.say(mask, f"a second mask for {self.problems.name(image)} ({both}); remove one of them")
+                self.say(mask, f"a second mask for {self.name(image)} ({both}); remove one of them")
             else:
                 pairs[image] = mask
 
-
-def _file_problems(problems: Problems, sample: Sample) -> list[str]:
-    """Decode an image and its mask, and say what is wrong with either or with their sizes."""
-    found: list[str] = []
-    sizes: dict[str, str] = {}
-    for path in filter(None, (sample.path, sample.mask_path)):
-        name = problems.name(path)
-        try:
-            width, height = read_image(path, name).size if path == sample.path else read_mask(path, name).shape[::-1]
-            sizes[name] = f"{width}x{height}"
-        except DataError as error:
-            found.append(str(error))
-    if len(set(sizes.values())) == 2:
-        (image, image_size), (mask, mask_size) = sizes.items()
-        found.append(f"{mask}: {mask_size} pixels, but {image} has {image_size}; make the mask the image's size")
-    return found
+    def _file_problems(self, sample: Sample) -> list[str]:
+        """Decode an image and its mask, and say what is wrong with either or with their sizes."""
+        found: list[str] = []
+        sizes: dict[str, str] = {}
+        for path in filter(None, (sample.path, sample.mask_path)):
+            name, is_image = self.name(path), path == sample.path
+            try:
+                width, height = read_image(path, name).size if is_image else read_mask(path, name).shape[::-1]
+                sizes[name] = f"{width}x{height}"
+            except DataError as error:
+                found.append(str(error))
+        if len(set(sizes.values())) == 2:
+            (image, image_size), (mask, mask_size) = sizes.items()
+            found.append(f"{mask}: {mask_size} pixels, but {image} has {image_size}; make the mask the image's size")
+        return found
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

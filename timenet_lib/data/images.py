@@ -135,7 +135,7 @@ def _one(image: Any, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
         if decoded.mode not in MODES:
             raise DataError(f"{name} has mode {decoded.mode!r}: {_TO_RGB}")
     elif isinstance(image, str | os.PathLike):
-        decoded, name = read_image(Path(image)), f"{where}{os.fspath(image)}"
+        decoded, name = read_image(Path(image)), f"{where}{printable(str(image))}"
     else:
         raise InputError(f"{where}a {type(image).__name__} is no image: give a path, a PIL image or a tensor")
     if min(decoded.size) < MIN_SIDE:

@@ -1,10 +1,11 @@
 """What can be wrong with a data folder: each problem is one sentence that names the place and says what to do."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from timenet_lib.data.images import SUFFIXES, is_image_name
-from timenet_lib.errors import DataError, is_name
+from timenet_lib.errors import DataError, InputError, is_name
 
 GOOD = "good"
 LAYOUT = "CLASS/train/good, CLASS/test/good, CLASS/test/KIND, CLASS/ground_truth/KIND"
@@ -28,6 +29,24 @@ def link_problem(path: Path) -> str | None:
     if path.resolve() in (here, *here.parents):
         return "a link to a folder that it lies in, a loop; remove it"
     return None
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """List every image below a folder, in order.
+
+    Raises InputError for a folder that cannot be read, and for a link that leads nowhere or to a folder above it.
+    """
+    try:
+        names = visible_names(folder)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be read ({error.strerror or error}): make it readable") from error
+    for path in (folder / name for name in names):
+        if problem := link_problem(path):
+            raise InputError(f"{path}: {problem}")
+        if path.is_dir():
+            yield from images_below(path)
+        elif is_image_name(path):
+            yield path
 
 
 class Problems:

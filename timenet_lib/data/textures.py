@@ -7,7 +7,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from timenet_lib.data.drawn import draw_texture
-from timenet_lib.data.images import SUFFIXES, is_image_name, load_uint8
+from timenet_lib.data.images import SUFFIXES, load_uint8
+from timenet_lib.data.problems import images_below
 from timenet_lib.errors import DataError
 
 
@@ -16,17 +17,16 @@ def drawn_textures(size: int, count: int = 200) -> UInt8[Tensor, "m 3 h w"]:
     return torch.stack([torch.from_numpy(draw_texture(i, size)).permute(2, 0, 1) for i in range(count)])
 
 
-def folder_textures(folder: str | Path, size: int) -> UInt8[Tensor, "m 3 h w"]:
-    """Load all images below a folder. Raises DataError if there is none."""
-    folder = Path(folder)
+def load_textures(folder: Path | None, size: int) -> UInt8[Tensor, "m 3 h w"]:
+    """Load all images below a folder, or draw textures if there is none.
+
+    Raises DataError for a folder without images, InputError as images_below does.
+    """
+    if folder is None:
+        return drawn_textures(size)
     if not folder.is_dir():
         raise DataError(f"no texture folder {folder}")
-    paths = sorted(filter(is_image_name, folder.rglob("*")))
+    paths = list(images_below(folder))
     if not paths:
         raise DataError(f"the texture folder {folder} holds no image ({', '.join(SUFFIXES)})")
     return torch.stack([load_uint8(path, size) for path in paths])
-
-
-def load_textures(folder: str | Path | None, size: int) -> UInt8[Tensor, "m 3 h w"]:
-    """Load the textures of a folder, or draw some if there is none."""
-    return drawn_textures(size) if folder is None else folder_textures(folder, size)

@@ -14,7 +14,7 @@ from timenet_lib.data.folder import FolderIndex, Sample, index_folder, load_imag
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Normal images in memory, and those held out from training, on which a model is calibrated."""
+    """Images to train on, and those held out, on which a model is calibrated."""
 
     images: UInt8[Tensor, "n 3 h w"]
     labels: Int[Tensor, " n"]
@@ -25,7 +25,10 @@ class TrainingSet:
 
 
 def load_training_set(index: FolderIndex, size: int) -> TrainingSet:
-    """Load the normal training images; every tenth of a class, at least one of two, is held out."""
+    """Load the normal training images; held out are the sixth of each class, and every tenth after it.
+
+    Of a class with fewer than six it is the second. Where no class has two images, all are in both parts.
+    """
     kept: list[Sample] = []
     held_out: list[Sample] = []
     for name in index.classes:

@@ -1,6 +1,6 @@
 """What `timenet train` does, as a function: check the choices, load data and textures, train the stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,6 @@ from timenet_lib.features import build_extractor, build_lpips
 from timenet_lib.presets import Preset, get_preset
 from timenet_lib.weights import has_stage
 
-NEEDS = {"tpn": "flow_1"}
 MAKES = {"all": ("flow_0", "flow_1", "tpn"), "flow": ("flow_0",), "tpn": ("tpn",), "extractor": ("extractor",)}
 
 
@@ -60,7 +59,7 @@ def train_stages(
     and if another run is writing into the folder.
     """
     preset = choices.apply()
-    check_request(stage, out, k=k, drawn=data is None, **options)
+    check_request(stage, out, k=k, drawn=data is None, options=options)
     if stage in ("all", "tpn"):  # what is missing or does not fit is said now, not after flow_0 and flow_1
         build_lpips(preset.lpips, build_extractor(preset.extractor, preset.extractor_weights, preset.levels))
     accelerator = make_accelerator(options.get("device", "cpu"))
@@ -86,27 +85,17 @@ def train_stages(
     tell(f"finished: {out}")
 
 
-def check_request(
-    stage: str,
-    out: Path,
-    *,
-    k: int,
-    drawn: bool,
-    steps: int | None = None,
-    minutes: float | None = None,
-    resume: bool = False,
-    **_: Any,
-) -> None:
-    """Refuse, with an InputError, what cannot be trained, before any work."""
-    if steps is not None and minutes is not None:
+def check_request(stage: str, out: Path, *, k: int, drawn: bool, options: Mapping[str, Any]) -> None:
+    """Refuse, with an InputError, what cannot be trained, before any work; options are those of Run."""
+    if options.get("steps") is not None and options.get("minutes") is not None:
         raise InputError("--steps and --minutes exclude each other: give one")
     if k < 1 or (k > 1 and stage != "reflow"):
         raise InputError(f"k = {k}: 1 makes flow_1 of flow_0; more than 1 is for the stage reflow alone")
-    needs = f"flow_{k - 1}" if stage == "reflow" else NEEDS.get(stage)
+    needs = {"reflow": f"flow_{k - 1}", "tpn": "flow_1"}.get(stage)
     if needs and not has_stage(out, needs):
         raise InputError(f"{stage} needs {needs}, which {out} does not hold: train that first, or `train all`")
     if stage == "extractor" and not drawn:
         raise InputError("the extractor is trained on drawn data only: leave --data out")
-    there = [name for name in ((f"flow_{k}",) if stage == "reflow" else MAKES[stage]) if has_stage(out, name)]
-    if there and not resume:
+    there = [name for name in MAKES.get(stage, (f"flow_{k}",)) if has_stage(out, name)]
+    if there and not options.get("resume"):
         raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")

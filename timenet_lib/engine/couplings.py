@@ -98,8 +98,9 @@ def make_couplings(
     manifest.settle(folder)
     device, seed, k = next(v.parameters()).device, manifest.seed, manifest.k
     begin, done = time.monotonic(), 0
-    mine = ranges(count, manifest.range)[share[0] :: share[1]]
-    for indices in tqdm(mine, desc="couplings", disable=not progress, bar_format=BAR):
+    starts = range(0, count, manifest.range)[share[0] :: share[1]]
+    for start in tqdm(starts, desc="couplings", disable=not progress, bar_format=BAR):
+        indices = range(start, min(start + manifest.range, count))
         path = range_file(folder, indices)
         if path.is_file():
             continue
@@ -109,13 +110,10 @@ def make_couplings(
         c = torch.tensor([i % manifest.classes for i in indices], device=device)
         with torch.no_grad():
             x1, nfe = rk45(v, x0, torch.zeros(len(c), device=device), c, tol=manifest.tol)
-        write_range(path, x1.half().cpu(), c.cpu(), nfe=nfe)
+        x1 = x1.half().cpu().contiguous()
+        about = json.dumps(asdict(About(sha256(x1.numpy().tobytes()), nfe)))  # one entry: their order is not kept
+        write_atomically(path, save({"x1": x1, "c": c.cpu()}, metadata={"range": about}))
         done += 1
-
-
-def ranges(count: int, length: int) -> list[range]:
-    """Cut the indices 0 to count - 1 into ranges of this length; the last may be shorter."""
-    return [range(i, min(i + length, count)) for i in range(0, count, length)]
 
 
 def range_file(folder: Path, indices: range) -> Path:
@@ -131,12 +129,6 @@ class About:
     nfe: Positive  # function evaluations
 
 
-def write_range(path: Path, x1: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"], nfe: int) -> None:
-    """Write one range, with its digest and the function evaluations it took."""
-    about = json.dumps(asdict(About(sha256(x1.numpy().tobytes()), nfe)))  # one entry: their order is not kept
-    write_atomically(path, save({"x1": x1.contiguous(), "c": c}, metadata={"range": about}))
-
-
 class Couplings:
     """The couplings of a folder: images are read from disk one by one, noise is drawn anew from its seed.
 
@@ -144,7 +136,7 @@ class Couplings:
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.manifest = folder, Manifest.of(folder)
+        self.manifest = Manifest.of(folder)
         self.nfe: list[int] = []  # function evaluations of each range
         self.files: list[Path] = []
         self.count = 0

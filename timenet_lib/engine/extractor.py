@@ -10,7 +10,7 @@ thing is and not to how sharp it came out. "dense" is what is shipped: it was th
 validation images (see weights/demo/extractor_tasks.json).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,26 +47,18 @@ def share_at(masks: Float[Tensor, "b h w"], feature: Float[Tensor, "b _ fh fw"])
     return F.adaptive_avg_pool2d(masks[:, None], (feature.shape[-2], feature.shape[-1]))[:, 0]
 
 
-class Marked(NamedTuple):
-    """Images, how much of each pixel is pasted, and classes."""
+class Labelled(NamedTuple):
+    """Images and the numbers of their classes, or of their families of textures."""
 
     x: Float[Tensor, "b 3 h w"]
-    pasted: Float[Tensor, "b h w"]
     c: Int[Tensor, " b"]
 
 
-class Copies(NamedTuple):
-    """Images with something pasted, degraded copies of the clean ones, and how much of each pixel is pasted."""
+class Marked(NamedTuple):
+    """Images, how much of each pixel is pasted, and classes; "contrast" has degraded copies after the images."""
 
-    x_a: Float[Tensor, "b 3 h w"]
-    copies: Float[Tensor, "b 3 h w"]
+    x: Float[Tensor, "n 3 h w"]
     pasted: Float[Tensor, "b h w"]
-
-
-class Labelled(NamedTuple):
-    """Textures and the numbers of their families."""
-
-    x: Float[Tensor, "b 3 h w"]
     c: Int[Tensor, " b"]
 
 
@@ -105,16 +97,17 @@ class ContrastTask(nn.Module):
         self.scale = nn.Parameter(torch.tensor([[0.3, 13.0]] * len(EMBEDDED_LEVELS)))
         self.bias = nn.Parameter(torch.full((len(EMBEDDED_LEVELS), 2), 2.0))
 
-    def draw(self, *, step: int, samples: range) -> Copies:
+    def draw(self, *, step: int, samples: range) -> Marked:
         """Draw anomalous images, degraded copies of the clean ones, and the masks."""
-        x_a, x1, masks, _ = self.synthesiser.batch(step, samples)
-        return Copies(x_a, degrade(x1, seed=self.synthesiser.seed, step=step, samples=samples), masks.float())
+        x_a, x1, masks, c = self.synthesiser.batch(step, samples)
+        copies = degrade(x1, seed=self.synthesiser.seed, step=step, samples=samples)
+        return Marked(torch.cat([x_a, copies]), masks.float(), c)
 
-    def forward(self, batch: Copies) -> Float[Tensor, " b"]:
+    def forward(self, batch: Marked) -> Float[Tensor, " b"]:
         """Compute the loss by which each distance becomes small, but large where something was pasted."""
-        x_a, copies, pasted = batch
-        total = torch.zeros(len(x_a), device=x_a.device)
-        for level, feature in enumerate(self.net(torch.cat([x_a, copies]))):
+        x, pasted, c = batch
+        total = torch.zeros(len(c), device=x.device)
+        for level, feature in enumerate(self.net(x)):
             a, b = feature.float().chunk(2)
             d1 = torch.linalg.vector_norm(a - b + 1e-6, dim=1)
             d2 = 1 - F.cosine_similarity(a, b, dim=1)
@@ -128,10 +121,10 @@ class ContrastTask(nn.Module):
 class FamilyTask(nn.Module):
     """The extractor with one linear head a level, on the mean of its features: a logit for each family of textures."""
 
-    def __init__(self, textures: UInt8[Tensor, "n 3 h w"], families: Int[Tensor, " n"], seed: int):
+    def __init__(self, synthesiser: Synthesiser):
         super().__init__()
-        self.net, self.textures, self.families = EmbeddedExtractor(), textures, families
-        self.seed = seed
+        self.net, self.seed = EmbeddedExtractor(), synthesiser.seed
+        self.textures, self.families = drawn_families(synthesiser.images.shape[-1])
         self.heads = nn.ModuleList(nn.Linear(width, len(FAMILY_NAMES)) for width in EMBEDDED_LEVELS.values())
 
     def draw(self, *, step: int, samples: range) -> Labelled:
@@ -160,13 +153,8 @@ def drawn_families(size: int, count: int = 600) -> tuple[UInt8[Tensor, "n 3 h w"
 
 def make_task(name: str, synthesiser: Synthesiser) -> DenseTask | ContrastTask | FamilyTask:
     """Make a task by its name, with its extractor untrained. Raises InputError for an unknown name."""
-    if name == "families":
-        return FamilyTask(*drawn_families(synthesiser.images.shape[-1]), synthesiser.seed)
-    if name not in ("dense", "contrast"):
+    tasks: dict[str, type[DenseTask | ContrastTask | FamilyTask]]
+    tasks = {"dense": DenseTask, "contrast": ContrastTask, "families": FamilyTask}
+    if name not in tasks:
         raise InputError(f"no task {name!r}: choose dense, contrast or families")
-    return (DenseTask if name == "dense" else ContrastTask)(synthesiser)
-
-
-def task_loss(task: nn.Module, batch: Any) -> Float[Tensor, " b"]:
-    """Compute a task's loss of each sample; the task is its own loss."""
-    return task(batch)
+    return tasks[name](synthesiser)

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,14 +31,10 @@ def own_device(workers: Accelerator, device: str) -> torch.device:
 def share_out(workers: Accelerator, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Compute work(item) of each item, in order and in every process; process i of n does items i, i + n, ...
 
-    All processes have to call it. A single process does everything itself.
+    All processes have to call it.
     """
-    if workers.num_processes == 1:
-        return [work(item) for item in items]
-    n = workers.num_processes
-    done = gather_object([work(item) for item in items[workers.process_index :: n]])  # one process after the other
-    places = [k for i in range(n) for k in range(i, len(items), n)]
-    return [result for _, result in sorted(zip(places, done, strict=True), key=lambda pair: pair[0])]
+    mine = range(workers.process_index, len(items), workers.num_processes)
+    return [result for _, result in sorted(gather_object([(k, work(items[k])) for k in mine]), key=itemgetter(0))]
 
 
 def check_device(name: str) -> str:

@@ -1,7 +1,7 @@
 """The stages in order, from normal images to flow_0, flow_1, tpn; each is a file that no later one changes."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,10 +13,9 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from timenet_lib.data.training_set import TrainingSet
-from timenet_lib.engine.checkpoints import History
 from timenet_lib.engine.couplings import Couplings, Manifest, make_couplings
-from timenet_lib.engine.extractor import make_task, task_loss
-from timenet_lib.engine.loop import Budget, Job, run_job
+from timenet_lib.engine.extractor import make_task
+from timenet_lib.engine.loop import Budget, run_job
 from timenet_lib.engine.processes import make_accelerator, own_device
 from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor, build_lpips
@@ -73,25 +72,6 @@ class Run:
             anomalous_share=share, seed=self.seed, stage=stage, sources=sources,
         )  # fmt: skip
 
-    def record(self, history: History, parents: dict[str, str]) -> dict[str, Any]:
-        """Put together what is written next to the weights of a stage."""
-        return {
-            "preset": self.preset.as_dict(),
-            "classes": list(self.data.classes),
-            "data_sha256": self.data.data_hash,
-            "parents": parents,
-            "seed": self.seed,
-            "command": self.command,
-            "training": {
-                **history.as_record(),
-                "minutes": self.minutes,
-                "device": self.device,
-                "processes": self.accelerator.num_processes,
-                "torch": torch.__version__,
-                "python": sys.version.split()[0],
-            },
-        }
-
     def fresh(self, stage: str) -> bool:
         """Tell whether a stage is still to be trained.
 
@@ -108,13 +88,12 @@ class Run:
         odd = [k for k, v in mine.items() if theirs.get(k) != v]
         if odd:
             raise InputError(f"{self.out / stage}.json was made with another {', '.join(odd)}: choose another --out")
-        self.drop_checkpoint(stage)  # of a run that was killed between the two
+        self.checkpoint(stage).unlink(missing_ok=True)  # of a run that was killed between the two
         return False
 
-    def drop_checkpoint(self, stage: str) -> None:
-        """Remove the checkpoint of a finished stage."""
-        if self.accelerator.is_main_process:
-            (self.out / "checkpoints" / f"{stage}.safetensors").unlink(missing_ok=True)
+    def checkpoint(self, stage: str) -> Path:
+        """Name the file that a stage is resumed from; a finished one has none."""
+        return self.out / "checkpoints" / f"{stage}.safetensors"
 
     def train(
         self,
@@ -128,32 +107,45 @@ class Run:
         share: float = 1.0,
         batch_size: int = 0,
         saved: nn.Module | None = None,
-    ) -> History:
-        """Train one stage, resumable from its checkpoint; steps and rate are the preset's, share is of the minutes."""
-        identity = {"stage": stage, "preset": self.preset.for_stage(stage), "data": self.data.data_hash}
-        job = Job(
-            module=module,
-            loss=loss,
-            draw=draw,
-            budget=Budget(
-                steps if self.steps is None else self.steps, None if self.minutes is None else self.minutes * share
-            ),
-            peak_rate=rate,
-            batch_size=batch_size or self.preset.batch_size,
-            checkpoint=self.out / "checkpoints" / f"{stage}.safetensors",
-            saved=saved,
-            precision=self.precision,
-            identity={**identity, "seed": self.seed},
-        )
-        return run_job(
-            job, resume=self.resume, accelerator=self.accelerator, save_every=self.save_every, progress=self.progress
-        )
+        made: nn.Module | None = None,
+        parents: Mapping[str, str] | None = None,
+        **found: Any,
+    ) -> None:
+        """Train one stage, resumable from its checkpoint, and write it next to its record.
 
-    def finish(self, stage: str, module: nn.Module, record: dict[str, Any]) -> None:
-        """Write the finished stage, by one process for all."""
-        if self.accelerator.is_main_process:
-            save_stage(self.out, stage, module, record=record)
-        self.drop_checkpoint(stage)
+        steps and rate are the preset's, share is of the minutes. The checkpoint holds the weights of saved, the stage
+        those of made, by default all of module. found goes into the record.
+        """
+        preset, data = self.preset, self.data
+        identity = {"stage": stage, "preset": preset.for_stage(stage), "data": data.data_hash, "seed": self.seed}
+        minutes = None if self.minutes is None else self.minutes * share
+        history = run_job(
+            module, loss, draw,
+            budget=Budget(steps if self.steps is None else self.steps, minutes), peak_rate=rate,
+            batch_size=batch_size or preset.batch_size, checkpoint=self.checkpoint(stage), identity=identity,
+            saved=saved, precision=self.precision, resume=self.resume, accelerator=self.accelerator,
+            save_every=self.save_every, progress=self.progress,
+        )  # fmt: skip
+        record = {
+            "preset": preset.as_dict(),
+            "classes": list(data.classes),
+            "data_sha256": data.data_hash,
+            "parents": parents or {},
+            "seed": self.seed,
+            "command": self.command,
+            "training": {
+                **history.as_record(),
+                "minutes": self.minutes,
+                "device": self.device,
+                "processes": self.accelerator.num_processes,
+                "torch": torch.__version__,
+                "python": sys.version.split()[0],
+            },
+            **found,
+        }
+        if self.accelerator.is_main_process:  # for all
+            save_stage(self.out, stage, made or saved or module, record=record)
+            self.checkpoint(stage).unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
 
 
@@ -174,10 +166,7 @@ def train_flow_0(run: Run, share: float = 1.0) -> None:
     preset, data = run.preset, run.data
     flow = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "flow_0").to(run.on)
     draw = partial(independent_pairs, data.images, data.labels, seed=run.seed)
-    history = run.train(
-        "flow_0", flow, flow_loss, draw=draw, steps=preset.flow_steps, rate=preset.learning_rate, share=share
-    )
-    run.finish("flow_0", flow, run.record(history, {}))
+    run.train("flow_0", flow, flow_loss, draw=draw, steps=preset.flow_steps, rate=preset.learning_rate, share=share)
 
 
 def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> None:
@@ -205,11 +194,12 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     flow = UNet(v.config).to(run.on)
     flow.load_state_dict(v.state_dict())
     draw = partial(coupled_pairs, couplings, seed=run.seed, k=k)
-    history = run.train(
-        stage, flow, flow_loss, draw=draw, steps=preset.reflow_steps, rate=preset.learning_rate / 2, share=shares[1]
-    )
-    made = {**asdict(couplings.manifest), "count": len(couplings), "nfe": couplings.nfe}
-    run.finish(stage, flow, run.record(history, {before: record["sha256"]}) | {"couplings": made})
+    run.train(
+        stage, flow, flow_loss,
+        draw=draw, steps=preset.reflow_steps, rate=preset.learning_rate / 2, share=shares[1],
+        parents={before: record["sha256"]},
+        couplings={**asdict(couplings.manifest), "count": len(couplings), "nfe": couplings.nfe},
+    )  # fmt: skip
 
 
 def train_tpn(run: Run, share: float = 1.0) -> None:
@@ -229,10 +219,11 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     v = SteeredFlow(flow_1, tpn)
     weight = lpips_weight(v, draw, lpips=lpips, share=preset.lpips_share)
     loss = partial(tpn_loss, lpips=lpips, lpips_weight=weight)
-    history = run.train(
-        "tpn", v, loss, draw=draw, steps=preset.tpn_steps, rate=preset.tpn_learning_rate, share=share, saved=tpn
-    )
-    run.finish("tpn", tpn, run.record(history, {"flow_1": record["sha256"]}) | {"lpips_weight": weight})
+    run.train(
+        "tpn", v, loss,
+        draw=draw, steps=preset.tpn_steps, rate=preset.tpn_learning_rate, share=share, saved=tpn,
+        parents={"flow_1": record["sha256"]}, lpips_weight=weight,
+    )  # fmt: skip
 
 
 def lpips_weight(v: SteeredFlow, draw: Callable[..., Repairs], *, lpips: Distance, share: float | None) -> float:
@@ -244,17 +235,17 @@ def lpips_weight(v: SteeredFlow, draw: Callable[..., Repairs], *, lpips: Distanc
     return balanced_weight(repair_errors(v, batch, lpips), params, share)
 
 
-def train_extractor(run: Run, default_steps: int = 1500) -> None:
+def train_extractor(run: Run) -> None:
     """Train the embedded extractor, by run.task, on the run's images, which are to be drawn ones."""
     if not run.fresh("extractor"):
         return
     synthesiser = run.synthesiser(0.7, stage="extractor", sources=SOURCES)
     task = seeded(lambda: make_task(run.task, synthesiser), run.seed, "extractor").to(run.on)
     batch_size = 32 if run.task == "families" else 16
-    history = run.train(
-        "extractor", task, task_loss, draw=task.draw, steps=default_steps, rate=1e-3, batch_size=batch_size
-    )
-    run.finish("extractor", task.net, {**run.record(history, {}), "task": run.task})
+    run.train(
+        "extractor", task, lambda module, batch: module(batch),
+        draw=task.draw, steps=1500, rate=1e-3, batch_size=batch_size, made=task.net, task=run.task,
+    )  # fmt: skip
 
 
 def train_all(run: Run) -> None:

@@ -231,8 +231,7 @@ def train_diffusion(run: Run) -> None:
     preset, data = run.preset, run.data
     net = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "diffusion").to(run.on)
     draw, steps = partial(diffused, data.images, data.labels, seed=run.seed), preset.flow_steps + preset.reflow_steps
-    history = run.train("diffusion", net, diffusion_loss, draw=draw, steps=steps, rate=preset.learning_rate)
-    run.finish("diffusion", net, run.record(history, {}))
+    run.train("diffusion", net, diffusion_loss, draw=draw, steps=steps, rate=preset.learning_rate)
 
 
 def train_draem(run: Run) -> None:
@@ -243,8 +242,7 @@ def train_draem(run: Run) -> None:
     synthesiser = run.synthesiser(0.5, stage="draem", sources=preset.sources)
     net = seeded(draem_network, run.seed, "draem").to(run.on).train()
     steps = preset.flow_steps + preset.reflow_steps
-    history = run.train("draem", net, draem_loss, draw=synthesiser.batch, steps=steps, rate=DRAEM_RATE)
-    run.finish("draem", net, run.record(history, {}))
+    run.train("draem", net, draem_loss, draw=synthesiser.batch, steps=steps, rate=DRAEM_RATE)
 
 
 def train_peers(run: Run) -> None:

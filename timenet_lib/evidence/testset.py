@@ -56,7 +56,7 @@ class TestSet:
         return cls(
             load_images(index.test, size), model.labels(names), np.array(names),
             np.array([s.kind for s in index.test]), masks,
-            frozenset(name for name in index.classes if not index.has_masks(name)), index.test, index.hash(),
+            frozenset(name for name in index.classes if not index.counts(name)["masks"]), index.test, index.hash(),
         )  # fmt: skip
 
     @classmethod

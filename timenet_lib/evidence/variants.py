@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from timenet_lib.console import Say, quiet
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.checkpoints import History
-from timenet_lib.engine.loop import Budget, Job, run_job
+from timenet_lib.engine.loop import Budget, run_job
 from timenet_lib.engine.stages import lpips_weight
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.diagnostics import measure_failures
@@ -126,11 +126,11 @@ def train_variant(
     v = SteeredFlow(CutOff(flow) if variant.cut_off else flow, tpn)
     loss = partial(tpn_loss, lpips=lpips, lpips_weight=weight)
     with TemporaryDirectory() as folder:
-        job = Job(
-            module=v, loss=loss, draw=draw, budget=Budget(steps), peak_rate=preset.tpn_learning_rate,
-            batch_size=preset.batch_size, checkpoint=Path(folder) / "tpn.safetensors",
+        history = run_job(
+            v, loss, draw,
+            budget=Budget(steps), peak_rate=preset.tpn_learning_rate, batch_size=preset.batch_size,
+            checkpoint=Path(folder) / "tpn.safetensors", identity={}, progress=progress,
         )  # fmt: skip
-        history = run_job(job, progress=progress)
     round_to_half(tpn)
     return tpn.eval().requires_grad_(False), history
 

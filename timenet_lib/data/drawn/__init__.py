@@ -1,20 +1,8 @@
 """The embedded data set: small parts and surfaces drawn by code, with defects and their exact masks."""
 
 from .canvas import VERSION
-from .catalogue import CLASSES, KINDS, OBJECTS, TEXTURES
-from .draw import FAMILY_NAMES, draw_defective, draw_normal, draw_texture
+from .draw import draw_texture
+from .sources import FAMILY_NAMES
 from .writer import drawn_folder, write_drawn
 
-__all__ = [
-    "CLASSES",
-    "FAMILY_NAMES",
-    "KINDS",
-    "OBJECTS",
-    "TEXTURES",
-    "VERSION",
-    "draw_defective",
-    "draw_normal",
-    "draw_texture",
-    "drawn_folder",
-    "write_drawn",
-]
+__all__ = ["FAMILY_NAMES", "VERSION", "draw_texture", "drawn_folder", "write_drawn"]

@@ -4,9 +4,9 @@ All is computed in float64, so that the last bit of a function, which differs be
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from timenet_lib.keyed import key_seed
 Array = npt.NDArray[np.floating]
 Point = tuple[float, float]
 Rng = np.random.Generator
+Spec = dict[str, Any]  # how a sample of a part looks, always with a "pose"
 VERSION = "1"  # of what is drawn; frozen, see difficulty.json
 SEEDS = "0"  # of the lots: version 1 has other kinds of defect than version 0, and the same normal pictures
 FEWEST_SAMPLES = 128
@@ -31,6 +32,11 @@ def generator(*key: object) -> Rng:
 def hsv(hue: float, saturation: float, value: float) -> Array:
     """Convert a colour to RGB in [0, 1]; the hue wraps around."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
+
+
+def colours(hue: Point, saturation: Point, value: Point) -> Callable[[Rng], Array]:
+    """Make what draws a colour from these ranges."""
+    return lambda rng: hsv(rng.uniform(*hue), rng.uniform(*saturation), rng.uniform(*value))
 
 
 def smoothstep(value: Array) -> Array:
@@ -164,11 +170,6 @@ class Canvas:
             ragged = 0.25 * radius * noise(self.u / radius * 1.6, self.v / radius * 1.6, self.seed + 5)
             distance = np.maximum(distance, -self.circle(centre, radius) + ragged)
         return distance
-
-    def backdrop(self, tone: Array, seed: int) -> None:
-        """Fill the frame with a table top that is not quite even."""
-        uneven = 1 + 0.07 * noise(self.x * 1.5 + 9, self.y * 1.5 + 9, seed, octaves=3)
-        self.rgb[:] = tone * uneven[..., None]
 
     def shadow(self, distance: Array, lift: float, strength: float) -> None:
         """Cast a soft shadow away from the light, before the part itself is painted."""

@@ -11,12 +11,11 @@ from timenet_lib.errors import InputError, nearest
 
 from .canvas import Canvas, Pose, generator
 from .catalogue import CLASSES, KINDS, PARTS
-from .sources import FAMILIES, paint_source
+from .sources import FAMILY_NAMES, paint_source
 
 Picture = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-FAMILY_NAMES = tuple(family.__name__ for family in FAMILIES)
 SIZES = range(32, 513)
 VISIBLE = 12  # grey levels of 255
 JUDGED_AT = 64  # pixels, so that every size draws the same attempt
@@ -79,15 +78,11 @@ def clarity(normal: Picture, defective: Picture, mask: Mask) -> float:
 def choose_attempt(class_name: str, kind: str, seed: int) -> int:
     """Find the first clear attempt, else the clearest."""
     normal = render(class_name, size=JUDGED_AT, seed=seed)
-    best, choice = 0.0, 0
-    for attempt in range(ATTEMPTS):
-        defective = render(class_name, kind, size=JUDGED_AT, seed=seed, attempt=attempt)
-        rating = clarity(normal, defective, changed(normal, defective))
-        if rating > best:
-            best, choice = rating, attempt
-        if rating >= 1:
-            break
-    return choice
+    ratings: list[float] = []
+    while len(ratings) < ATTEMPTS and max(ratings, default=0) < 1:
+        defective = render(class_name, kind, size=JUDGED_AT, seed=seed, attempt=len(ratings))
+        ratings.append(clarity(normal, defective, changed(normal, defective)))
+    return int(np.argmax(ratings))
 
 
 def draw_normal(class_name: str, *, size: int, seed: int) -> Picture:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from .canvas import Array, Canvas, Point, Pose, Rng, box, hsv, noise, smoothstep
-from .part import Spec
+from .canvas import Array, Canvas, Point, Pose, Rng, Spec, box, colours, hsv, noise, smoothstep
 
 TAU = 2 * np.pi
+vivid = colours((0, 1), (0.45, 0.85), (0.4, 0.9))  # of plastics
 
 
 def table(rng: Rng, part: Array) -> Spec:
@@ -17,9 +17,11 @@ def table(rng: Rng, part: Array) -> Spec:
     return {"table": tone, "seed": int(rng.integers(2**31))}
 
 
-def vivid(rng: Rng) -> Array:
-    """Draw a plastic's colour: any hue, well saturated."""
-    return hsv(rng.random(), rng.uniform(0.45, 0.85), rng.uniform(0.4, 0.9))
+def lay(c: Canvas, s: Spec, shape: Array, *, lift: float, strength: float) -> None:
+    """Fill the frame with the table top, which is not quite even, and cast the part's shadow on it."""
+    uneven = 1 + 0.07 * noise(c.x * 1.5 + 9, c.y * 1.5 + 9, s["seed"], octaves=3)
+    c.rgb[:] = s["table"] * uneven[..., None]
+    c.shadow(shape, lift, strength)
 
 
 def around(radius: float, count: int, first: float = 0.0) -> list[Point]:
@@ -41,8 +43,7 @@ def paint_capsule(c: Canvas, s: Spec) -> None:
     if s["halves"][1] is None:
         shape = np.maximum(shape, c.u - s["seam"])
     shape = c.bitten(shape)
-    c.backdrop(s["table"], s["seed"])
-    c.shadow(shape, 0.16, 0.55)
+    lay(c, s, shape, lift=0.16, strength=0.55)
     colour = np.ones_like(c.rgb) * s["halves"][0]
     if s["halves"][1] is not None:
         right = c.coverage(s["seam"] - c.u)[..., None]
@@ -64,21 +65,14 @@ def cable(rng: Rng) -> Spec:
     pose = Pose.sample(rng, shift=0.06, turn=0.5, scale=(0.92, 1.08))
     strands = hsv(rng.uniform(0.05, 0.09), rng.uniform(0.3, 0.6), rng.uniform(0.8, 0.95))
     filler = hsv(rng.uniform(0.05, 0.15), 0.12, rng.uniform(0.55, 0.85))
-    return {
-        **table(rng, sheath),
-        "pose": pose,
-        "sheath": sheath,
-        "cores": [0, 1, 2],
-        "strands": strands,
-        "filler": filler,
-    }
+    tones = {"sheath": sheath, "strands": strands, "filler": filler}
+    return {**table(rng, sheath), "pose": pose, "cores": [0, 1, 2], **tones}
 
 
 def paint_cable(c: Canvas, s: Spec) -> None:
     """Paint sheath, filler and cores; a core that is None is a dark channel."""
     outer = c.bitten(c.circle((0, 0), 0.82))
-    c.backdrop(s["table"], s["seed"])
-    c.shadow(outer, 0.14, 0.5)
+    lay(c, s, outer, lift=0.14, strength=0.5)
     c.solid(outer, s["sheath"], bevel=0.1, rise=0.07, gloss=0.25)
     inner = np.maximum(outer + 0.1, c.circle((0, 0), 0.71))
     fibre = 0.012 * noise(c.u * 16, c.v * 16, s["seed"] + 1)
@@ -125,8 +119,7 @@ def paint_gear(c: Canvas, s: Spec) -> None:
     window = np.hypot(radius * np.cos(turned) - 0.42, radius * np.sin(turned)) - 0.12
     opening = np.minimum(window, np.minimum(radius - 0.13, box(c.u - 0.12, c.v, (0.07, 0.05))))
     shape = np.maximum(shape, -opening)
-    c.backdrop(s["table"], s["seed"])
-    c.shadow(shape, 0.1, 0.55)
+    lay(c, s, shape, lift=0.1, strength=0.55)
     ring = 0.03 * (smoothstep((radius - 0.58) / 0.05) + smoothstep((0.25 - radius) / 0.05))
     turning = 0.0012 * np.sin(radius * 70)
     c.solid(shape, s["colour"], bevel=0.05, rise=0.045, gloss=0.35, relief=ring + turning)
@@ -155,8 +148,7 @@ def paint_resistor(c: Canvas, s: Spec) -> None:
     lead = np.minimum(*ends) - 0.05
     bulge = np.minimum(c.circle((-0.42, 0), 0.31), c.circle((0.42, 0), 0.31))
     shape = c.bitten(np.minimum(box(c.u, c.v, (0.6, 0.25), corner=0.1), bulge))
-    c.backdrop(s["table"], s["seed"])
-    c.shadow(np.minimum(lead, shape), 0.12, 0.5)
+    lay(c, s, np.minimum(lead, shape), lift=0.12, strength=0.5)
     c.solid(lead, hsv(0.6, 0.04, 0.75), bevel=0.05, rise=0.05, gloss=0.5)
     colour = np.ones_like(c.rgb) * s["colour"]
     for place, band in zip(BAND_PLACES, s["bands"], strict=True):
@@ -177,8 +169,7 @@ def paint_button(c: Canvas, s: Spec) -> None:
     """Paint a raised rim, a dish, marbling, and the holes that show the table."""
     shape = c.bitten(c.circle((0, 0), 0.78))
     holes = np.minimum.reduce([c.circle(hole, 0.12) for hole in s["holes"]])
-    c.backdrop(s["table"], s["seed"])
-    c.shadow(np.maximum(shape, -holes), 0.12, 0.55)
+    lay(c, s, np.maximum(shape, -holes), lift=0.12, strength=0.55)
     radius = np.hypot(c.u, c.v)
     veins = noise(c.u * 2 + 40, c.v * 2 + 40, s["seed"] + 2, octaves=3)
     colour = s["colour"] * (1 + s["marble"] * veins)[..., None]
@@ -203,8 +194,7 @@ def die(rng: Rng) -> Spec:
 def paint_die(c: Canvas, s: Spec) -> None:
     """Paint a rounded block with dimpled pips."""
     shape = c.bitten(box(c.u, c.v, (0.62, 0.62), corner=0.16))
-    c.backdrop(s["table"], s["seed"])
-    c.shadow(shape, 0.2, 0.6)
+    lay(c, s, shape, lift=0.2, strength=0.6)
     c.solid(shape, s["colour"], bevel=0.18, rise=0.1, gloss=0.4)
     pips = np.minimum.reduce([c.circle(pip, 0.135) for pip in s["pips"]])
     dimple = c.lit(-0.06 * smoothstep(-pips / 0.12), s["ink"], gloss=0.3)

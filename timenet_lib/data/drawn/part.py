@@ -2,27 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from .canvas import Array, Canvas, Point, Rng
-
-Spec = dict[str, Any]
+from .canvas import Array, Canvas, Point, Rng, Spec
+from .structural import alter
 
 
 @dataclass(frozen=True)
 class Part:
-    """A class of the drawn data set; its kinds of defect have their functions' names.
+    """A class of the drawn data set.
 
-    `sample(rng)` draws a spec, always with a "pose"; `paint(canvas, spec)` paints it; `colour(rng)` draws a colour from
-    the class's palette. `alter` holds the structural defects, which change the spec; `overlay` the defects painted on
-    top, at centres within `reach` in (u, v); `edge` the points where a piece can break off, for the kind "chip".
+    `sample(rng)` draws a spec; `paint(canvas, spec)` paints it; `colour(rng)` draws a colour from the class's palette.
+    `altered` names the structural defects, which change the spec; `overlay` holds the defects painted on top, at
+    centres within `reach` in (u, v); `edge` the points where a piece can break off, for the kind "chip".
     """
 
     sample: Callable[[Rng], Spec]
     paint: Callable[[Canvas, Spec], None]
     colour: Callable[[Rng], Array]
-    reach: Point
-    alter: tuple[Callable[[Spec, Rng], None], ...] = ()
+    reach: Point = (0.5, 0.5)
+    altered: tuple[str, ...] = ()
     overlay: tuple[Callable[[Canvas, "Part", Rng], None], ...] = ()
     edge: tuple[Point, ...] = ()
 
@@ -30,13 +28,11 @@ class Part:
     def kinds(self) -> tuple[str, ...]:
         """List the kinds of defect: structural ones, a chip where there is an edge, overlaid ones."""
         chip = ("chip",) if self.edge else ()
-        return (*(change.__name__ for change in self.alter), *chip, *(paint.__name__ for paint in self.overlay))
+        return (*self.altered, *chip, *(paint.__name__ for paint in self.overlay))
 
     def spoil(self, kind: str | None, spec: Spec, canvas: Canvas, *, rng: Rng) -> None:
         """Prepare a structural defect, or a chip, before the part is painted."""
-        for change in self.alter:
-            if change.__name__ == kind:
-                change(spec, rng)
+        alter(kind, spec, rng)
         if kind == "chip":
             u, v = self.edge[int(rng.integers(len(self.edge)))]
             radius, aside = rng.uniform(0.2, 0.28), rng.uniform(-0.15, 0.15, 2)

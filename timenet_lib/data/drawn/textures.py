@@ -2,31 +2,21 @@
 
 import numpy as np
 
-from .canvas import Array, Canvas, Pose, Rng, box, cells, hsv, noise, smoothstep
-from .part import Spec
+from .canvas import Array, Canvas, Pose, Rng, Spec, box, cells, colours, hsv, noise, smoothstep
 
-
-def glaze(rng: Rng) -> Array:
-    """Draw a tile's colour: any hue."""
-    return hsv(rng.random(), rng.uniform(0.35, 0.85), rng.uniform(0.35, 0.95))
+glaze = colours((0, 1), (0.35, 0.85), (0.35, 0.95))
+timber = colours((0.04, 0.12), (0.35, 0.7), (0.4, 0.92))  # from maple to walnut
 
 
 def mosaic(rng: Rng) -> Spec:
     """Square glazed tiles in a handful of hues, set in mortar."""
     hue, spread = rng.random(), rng.uniform(0.1, 0.5)
-    palette = [
-        hsv(hue + rng.uniform(-spread, spread), rng.uniform(0.35, 0.8), rng.uniform(0.4, 0.95)) for _ in range(6)
-    ]
+    hues = (hue + rng.uniform(-spread, spread) for _ in range(6))
+    palette = [hsv(each, rng.uniform(0.35, 0.8), rng.uniform(0.4, 0.95)) for each in hues]
     mortar = hsv(0.1, rng.uniform(0, 0.15), rng.uniform(0.25, 0.75))
     pose = Pose.sample(rng, shift=0.15, turn=0.3, scale=(0.9, 1.15))
-    return {
-        "pose": pose,
-        "palette": palette,
-        "mortar": mortar,
-        "seed": int(rng.integers(2**31)),
-        "missing": (),
-        "turned": (),
-    }
+    spec = {"pose": pose, "palette": palette, "mortar": mortar, "seed": int(rng.integers(2**31))}
+    return {**spec, "missing": (), "turned": ()}
 
 
 PITCH = 0.46
@@ -89,34 +79,22 @@ def paint_fabric(c: Canvas, s: Spec) -> None:
     gu, gv = (c.u + fibre) / YARN, (c.v - fibre) / YARN
     warp, weft = np.floor(gu).astype(int), np.floor(gv).astype(int)
     fu, fv = gu - warp - 0.5, gv - weft - 0.5
-    over = ((warp + weft) % 2 == 0) & ~np.isin(warp, s["missing"])
-    ground, other = s["yarns"]
-    colours = np.stack([ground, other])
-    colour = np.where(over[..., None], colours[(warp // s["stripe"]) % 2], colours[(weft // s["stripe"]) % 2])
+    bare = np.isin(warp, s["missing"])
+    over, yarns = ((warp + weft) % 2 == 0) & ~bare, np.stack(s["yarns"])
+    colour = np.where(over[..., None], yarns[(warp // s["stripe"]) % 2], yarns[(weft // s["stripe"]) % 2])
     across, along = np.where(over, fu, fv), np.where(over, fv, fu)
     round_ = np.sqrt(np.clip(1 - (across / 0.52) ** 2, 0.02, 1))
-    bare = np.isin(warp, s["missing"])
     bow = np.where(bare, -0.25 - 0.6 * smoothstep(1 - np.abs(across) / 0.3), np.cos(np.pi * along))
     twist = 0.06 * np.sin(2 * np.pi * (3 * along + 2 * across))
     shade = (0.42 + 0.62 * round_ * (0.45 + 0.55 * bow)) * (1 + twist)
     c.rgb[:] = c.lit(0.03 * round_ * bow, colour * shade[..., None])
 
 
-def timber(rng: Rng) -> Array:
-    """Draw a wood's colour: from maple to walnut."""
-    return hsv(rng.uniform(0.04, 0.12), rng.uniform(0.35, 0.7), rng.uniform(0.4, 0.92))
-
-
 def wood(rng: Rng) -> Spec:
     """A planed board with wavy year rings along it."""
     pose = Pose.sample(rng, shift=0.1, turn=0.35, scale=(0.85, 1.3))
-    return {
-        "pose": pose,
-        "colour": timber(rng),
-        "rings": rng.uniform(3, 6),
-        "wave": rng.uniform(0.4, 1.2),
-        "seed": int(rng.integers(2**31)),
-    }
+    board = {"colour": timber(rng), "rings": rng.uniform(3, 6), "wave": rng.uniform(0.4, 1.2)}
+    return {"pose": pose, **board, "seed": int(rng.integers(2**31))}
 
 
 def paint_wood(c: Canvas, s: Spec) -> None:

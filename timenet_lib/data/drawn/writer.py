@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,16 +23,6 @@ from .draw import Picture, check_name, check_size, draw_defective, draw_normal
 RECORD = "drawn.json"
 
 
-class Job(NamedTuple):
-    """A picture to be written; kind is None for a normal one."""
-
-    class_name: str
-    kind: str | None
-    folder: str
-    number: int
-    seed: int
-
-
 def check_record(record: dict[str, Any]) -> None:
     """Raise InputError if the drawn data cannot be what the record says."""
     check_size(record["size"])
@@ -45,28 +35,26 @@ def check_record(record: dict[str, Any]) -> None:
         raise InputError(f"classes must name each class once, and at least one: {record['classes']}")
 
 
-def jobs(record: dict[str, Any]) -> Iterator[Job]:
-    """List the pictures; each seed belongs to one picture alone."""
+def pictures(record: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """List what is drawn: class, folder within it ("train/good", "test/KIND"), number."""
     for name in record["classes"]:
         kinds = KINDS[name]
         counts: dict[str, int] = {"train/good": record["train"], "test/good": record["good"]}
         counts |= {f"test/{kind}": len(range(i, record["defective"], len(kinds))) for i, kind in enumerate(kinds)}
-        for folder, count in counts.items():
-            kind = None if folder.endswith("/good") else folder.removeprefix("test/")
-            for number in range(count):
-                seed = key_seed(SEEDS, "picture", record["seed"], name, folder, number)
-                yield Job(name, kind, folder, number, seed)
+        yield from ((name, folder, number) for folder, count in counts.items() for number in range(count))
 
 
-def write_picture(root: Path, size: int, job: Job) -> None:
-    """Draw one picture and write it, with its mask where it has a defect."""
-    folder, name = root / job.class_name, f"{job.number:03d}"
-    if job.kind is None:
-        save(draw_normal(job.class_name, size=size, seed=job.seed), folder / job.folder / f"{name}.png")
-        return
-    picture, mask = draw_defective(job.class_name, job.kind, size=size, seed=job.seed)
-    save(picture, folder / job.folder / f"{name}.png")
-    save(mask * np.uint8(255), folder / "ground_truth" / job.kind / f"{name}_mask.png")
+def write_part(root: str, record: dict[str, Any], part: tuple[int, int]) -> None:
+    """Write part (i, n): every n-th picture, beginning with number i, and its mask where it has a defect."""
+    for name, folder, number in islice(pictures(record), part[0], None, part[1]):
+        seed = key_seed(SEEDS, "picture", record["seed"], name, folder, number)  # of this picture alone
+        home, kind, file = Path(root, name), folder.partition("/")[2], f"{number:03d}"
+        if kind == "good":
+            picture = draw_normal(name, size=record["size"], seed=seed)
+        else:
+            picture, mask = draw_defective(name, kind, size=record["size"], seed=seed)
+            save(mask * np.uint8(255), home / "ground_truth" / kind / f"{file}_mask.png")
+        save(picture, home / folder / f"{file}.png")
 
 
 def save(picture: Picture, path: Path) -> None:
@@ -75,14 +63,7 @@ def save(picture: Picture, path: Path) -> None:
     Image.fromarray(picture).save(path)
 
 
-def write_part(root: str, record: dict[str, Any], part: tuple[int, int]) -> None:
-    """Write part (i, n): every n-th picture, beginning with number i."""
-    first, parts = part
-    for job in islice(jobs(record), first, None, parts):
-        write_picture(Path(root), record["size"], job)
-
-
-CHILD = "import json, sys; from timenet_lib.data.drawn.writer import write_part; write_part(*json.load(sys.stdin))"
+CHILD = "import json, sys; from timenet_lib.data.drawn.writer import write_part; write_part(*json.loads(sys.argv[1]))"
 
 
 def write_all(root: Path, record: dict[str, Any], workers: int) -> None:
@@ -90,13 +71,8 @@ def write_all(root: Path, record: dict[str, Any], workers: int) -> None:
 
     They are fresh interpreters: multiprocessing would run a caller's script a second time.
     """
-    others = []
-    for part in range(1, workers):
-        child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, text=True)
-        assert child.stdin is not None
-        with child.stdin as pipe:
-            json.dump([str(root), record, (part, workers)], pipe)
-        others.append(child)
+    parts = [json.dumps([str(root), record, (part, workers)]) for part in range(1, workers)]
+    others = [subprocess.Popen([sys.executable, "-c", CHILD, part]) for part in parts]
     try:
         write_part(str(root), record, (0, workers))
         if any(child.wait() for child in others):
