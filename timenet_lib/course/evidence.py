@@ -26,7 +26,7 @@ NARROW = "Our DRAEM is a quarter as wide as usual."
 
 
 class Table(NamedTuple):
-    """A table as Jupyter shows it and as save_table writes it."""
+    """A table as Jupyter shows it and as `Show` writes it."""
 
     caption: str
     header: tuple[str, ...]
@@ -39,12 +39,9 @@ class Table(NamedTuple):
 def read_evidence(name: str) -> dict[str, Any]:
     """Read a record of the shipped weights by its name, or "ablations"; it says whether it is of older pictures."""
     record = "evaluation" if name == "ablations" else name
-    results = {**read(record), "older": note(record)}
-    return (
-        {**results["ablations"], "command": results["command"], "older": note(record)}
-        if name == "ablations"
-        else results
-    )
+    results = read(record)
+    part = {**results["ablations"], "command": results["command"]} if name == "ablations" else results
+    return {**part, "older": note(record)}
 
 
 def evidence_hashes(*names: str) -> dict[str, str]:

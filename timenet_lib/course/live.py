@@ -12,9 +12,9 @@ import numpy as np
 import traitlets
 
 from timenet_lib.course.contours import FOUND, decision, rates
-from timenet_lib.course.explore import map_panels, rebuilt_panel
+from timenet_lib.course.explore import map_panels
 from timenet_lib.course.models import Example, load_example
-from timenet_lib.course.style import LABELS, to_display
+from timenet_lib.course.style import COLOURS, LABELS, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, Sample
 from timenet_lib.detector import Prediction, TimeNet
@@ -136,7 +136,7 @@ def panels_of(p: Prediction, example: Example, method: str) -> list[Panel]:
         t_map = [replace(t_map[0], readouts=[f"mean {float(p.timestep_map.mean()):.2f}"])]
     contour = outline(to_display(example.x1), found, FOUND, scale=3)
     return [
-        rebuilt_panel([p], 0, title="rebuilt", method=method, readouts=[LABELS[method]]),
+        Panel("rebuilt", to_display(p.reconstruction[0]), readouts=[LABELS[method]], colour=COLOURS[method]),
         *t_map,
         score,
         Panel("found", contour, "above the pixel threshold", readouts=[rates(found, example.mask.numpy())]),

@@ -79,23 +79,19 @@ def legend(figure: Figure) -> None:
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries), markerscale=1.7)
 
 
-@styled()
 def pairs_figure(panels: Mapping[str, Coupled], *, count: int = 60) -> Figure:
     """Draw the straight paths between the first so many x0 and x1 of each panel."""
-    figure, axes = plane_figure(list(panels))
-    for ax, (name, columns) in zip(axes, panels.items(), strict=True):
-        x0, x1, c = (x[:count] for x in columns)
-        draw_ways(ax, torch.stack([x0, x1]), c, colour=look(name)[1])
-    legend(figure)
-    return figure
+    paths = {name: (torch.stack([x0, x1]), c) for name, (x0, x1, c) in panels.items()}
+    return trajectories_figure(paths, count=count, blobs=False)
 
 
 @styled()
-def trajectories_figure(panels: Mapping[str, Path], *, count: int = 80) -> Figure:
+def trajectories_figure(panels: Mapping[str, Path], *, count: int = 80, blobs: bool = True) -> Figure:
     """Draw the trajectories of the first so many points of each panel, on the blobs that they should reach."""
     figure, axes = plane_figure(list(panels))
     for ax, (name, (path, c)) in zip(axes, panels.items(), strict=True):
-        draw_blobs(ax, c[:count])
+        if blobs:
+            draw_blobs(ax, c[:count])
         draw_ways(ax, path[:, :count], c[:count], colour=look(name)[1])
     legend(figure)
     return figure

@@ -14,8 +14,9 @@ from timenet_lib.course.contours import FOUND
 from timenet_lib.course.models import Example, check_names
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
-from timenet_lib.data.folder import FolderIndex, load_masks
+from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import TimeNet
+from timenet_lib.errors import DataError
 from timenet_lib.evidence.experiment import measure, percent
 from timenet_lib.evidence.tables import choices_table as choices
 from timenet_lib.evidence.testset import KEYS, Scored, TestSet, metrics
@@ -190,7 +191,9 @@ Row = tuple[float | None, ...]
 
 def load_test(index: FolderIndex, model: TimeNet) -> TestSet:
     """Load the test images of a folder; one without masks is a DataError: half of the notebook is about pixels."""
-    load_masks(index.test, model.preset.image_size)
+    for sample in index.test:
+        if sample.defective and sample.mask_path is None:
+            raise DataError(f"{sample.path}: no mask for this defective image; use image-level metrics only")
     return TestSet.load(index, model)
 
 
