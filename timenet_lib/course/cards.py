@@ -30,7 +30,6 @@ def write_run(out: Path, parameters: Mapping[str, Any], results: Sequence[RunRes
 
 
 def cores() -> int:
-    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -109,7 +109,6 @@ def methods_figure(
 
 
 def heats(maps: Tensor, between: Tensor) -> list[Heat]:
-    """Turn score maps into cells of a figure."""
     low, high = (float(v) for v in between)
     return [Heat(m.float().numpy(), low, high) for m in maps]
 
@@ -123,7 +122,6 @@ class Judged(NamedTuple):
 
     @property
     def defective(self) -> Tensor:
-        """Which images show a defect."""
         return torch.tensor([s.defective for s in self.samples])
 
 

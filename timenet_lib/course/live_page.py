@@ -59,7 +59,8 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
         onnx = export_onnx(model, Path(place) / "timenet.onnx", "timenet")
         check_onnx(model, onnx, *stack(examples))
         packed = {name: pack(file.read_bytes()) for name, file in {**files, "model": onnx}.items()}
-    known, hashes = model.calibrated("timenet"), weights_of(model)
+    known, hashes = model.calibrated("timenet"), {**model.hashes, "extractor": model.extractor["sha256"]}
+    hashes = {name: hashes[name] for name in STAGES}
     parts = {
         "weights": escape(json.dumps(hashes)),
         "sources": source_hash(),
@@ -100,7 +101,6 @@ def page_examples(data: FolderIndex, size: int) -> list[Example]:
 
 
 def page_state(model: TimeNet, examples: Sequence[Example]) -> dict[str, Any]:
-    """Gather what the script of the page reads as `state`."""
     size, threshold = model.preset.image_size, model.calibrated("timenet").threshold
     tables = {
         name: matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
@@ -160,13 +160,7 @@ def border_words(size: int, scoring: Scoring) -> str:
     return f"with index {', '.join(map(str, BORDER))}, counted from 0 at an edge, counts {shares} of one in the middle"
 
 
-def weights_of(model: TimeNet) -> dict[str, str]:
-    """Look up the SHA-256 of the weights that the page holds."""
-    return {name: ({**model.hashes, "extractor": model.extractor["sha256"]})[name] for name in STAGES}
-
-
 def source_hash() -> str:
-    """Compute the SHA-256 of the page's own sources."""
     return sha256(b"".join((_HERE / name).read_bytes() for name in SOURCES))
 
 

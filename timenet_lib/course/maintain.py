@@ -79,7 +79,6 @@ def make_page(runtime: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Do one part; give the exit code."""
     match arguments:
         case ["figures" | "notebooks" | "all" as part]:
             return refresh(part)

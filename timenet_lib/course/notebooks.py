@@ -87,5 +87,4 @@ def _outputs(outputs: list[NotebookNode], count: int | None) -> list[NotebookNod
 
 
 def dump(nb: NotebookNode) -> bytes:
-    """Write a notebook as the bytes of its file."""
     return (nbformat.writes(nb, version=nbformat.NO_CONVERT, indent=1) + "\n").encode()

@@ -57,7 +57,6 @@ def draw_blobs(ax: Axes, c: Int[Tensor, " b"]) -> None:
 
 
 def draw_points(ax: Axes, x: Float[Tensor, "b 2"], c: Int[Tensor, " b"], *, size: float, alpha: float = 1.0) -> None:
-    """Draw points in the colour and with the marker of their class."""
     for label in c.unique().tolist():
         u, v = x[c == label].T.numpy()
         colour, marker, name = CLASS_COLOURS[label], CLASS_MARKERS[label], f"$x_1$, {CLASSES[label]}"
@@ -74,7 +73,6 @@ def draw_ways(ax: Axes, way: Float[Tensor, "n b 2"], c: Int[Tensor, " b"], colou
 
 
 def legend(figure: Figure) -> None:
-    """Put one legend of all panels under them."""
     entries = {label: h for ax in figure.axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries), markerscale=1.7)
 

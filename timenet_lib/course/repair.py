@@ -26,7 +26,6 @@ from timenet_lib.synthesis import SOURCES, Synthesised, Synthesiser, blend
 
 
 def pairs_of(pairs: Synthesised, chosen: Sequence[int]) -> Synthesised:
-    """Pick some of the pairs."""
     return Synthesised(*(column[list(chosen)] for column in pairs))
 
 

@@ -80,13 +80,13 @@ def training_figure(records: Mapping[str, Mapping[str, Any]], by_t: Mapping[str,
     return figure
 
 
-def draw_bars(ax: Axes, heights: Mapping[str, Sequence[float]], classes: Sequence[str]) -> None:
-    """Draw a group of bars per class, a bar per method."""
-    place, width = np.arange(len(classes)), 0.8 / len(heights)
+def draw_bars(ax: Axes, heights: Mapping[str, Sequence[float]], groups: Sequence[str], **ticks: Any) -> None:
+    """Draw a group of bars per class or the like, a bar per method."""
+    place, width = np.arange(len(groups)), 0.8 / len(heights)
     for i, (name, each) in enumerate(heights.items()):
         shift = (i - (len(heights) - 1) / 2) * width
-        ax.bar(place + shift, each, width, color=COLOURS[name], label=LABELS[name])
-    ax.set_xticks(place, classes, rotation=30, ha="right")
+        ax.bar(place + shift, each, width, color=COLOURS.get(name), label=LABELS.get(name, name))
+    ax.set_xticks(place, groups, **({"rotation": 30, "ha": "right"} | ticks))
 
 
 def classes_figure(heights: Mapping[str, Sequence[float]], classes: Sequence[str], label: str) -> Figure:
