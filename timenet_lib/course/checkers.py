@@ -281,7 +281,7 @@ def check_verdict(verdict: Callable[..., Any]) -> str:
         (-3.0, -1.2, (-1.5, -2.0, -1.1), -1.0), (-3.0, -0.5, (-1.0, 0.3, -0.4), 0.0), (-0.5, 3.0, (1.0, 2.0, 0.8), 0.0),
     ]  # fmt: skip
 
-    def rule(low: float, high: float, trainings: Sequence[float], margin: float, of: Any = all) -> str:
+    def rule(low: float, high: float, trainings: Sequence[float], margin: float, *, of: Any = all) -> str:
         if low > margin and of(e > margin for e in trainings):
             return "holds"
         return "does not" if high < margin and of(e < margin for e in trainings) else "undecided"
@@ -297,8 +297,8 @@ def check_verdict(verdict: Callable[..., Any]) -> str:
     wrong: dict[str, Callable[..., str]] = {
         "the trainings have no say in it": lambda low, high, _, margin: rule(low, high, (), margin=margin),
         "one training is not enough: each of them has to agree": lambda *case: rule(*case, of=any),
-        "a claim of 'as good' has its margin below 0: compare with margin, not with 0": lambda *case: rule(
-            *case[:3], margin=0.0
+        "a claim of 'as good' has its margin below 0: compare with margin, not with 0": lambda low, high, e, _: rule(
+            low, high, e, margin=0.0
         ),
         "the middle of the interval is not its end: low has to lie above, or high below": lambda low, high, *rest: rule(
             (low + high) / 2, (low + high) / 2, *rest

@@ -86,7 +86,8 @@ def draw_bars(ax: Axes, heights: Mapping[str, Sequence[float]], groups: Sequence
     for i, (name, each) in enumerate(heights.items()):
         shift = (i - (len(heights) - 1) / 2) * width
         ax.bar(place + shift, each, width, color=COLOURS.get(name), label=LABELS.get(name, name))
-    ax.set_xticks(place, groups, **({"rotation": 30, "ha": "right"} | ticks))
+    look: dict[str, Any] = {"rotation": 30, "ha": "right", **ticks}
+    ax.set_xticks(place, groups, **look)
 
 
 def classes_figure(heights: Mapping[str, Sequence[float]], classes: Sequence[str], label: str) -> Figure:
