@@ -11,6 +11,12 @@ pytestmark = pytest.mark.browser
 LEVELS = (10, 120, 240)
 
 
+def saved(viewer, folder):
+    """Write a viewer's page into a folder; return its path."""
+    (folder / "viewer.html").write_text(viewer.page("Greys"))
+    return folder / "viewer.html"
+
+
 def flat(level):
     return np.full((20, 24, 3), level, np.uint8)
 
@@ -24,7 +30,7 @@ def opened(alone, tmp_path):
         "two": [Panel("input", flat(90)), Panel("moving", frames[::-1], readouts=["d", "e", "f"])],
     }
     viewer = Viewer(items, [0.1, 0.5, 0.9], "t", alt="two greys", value=0.5, choice_label="picture", size=160)
-    alone.goto(viewer.to_html(tmp_path / "viewer.html", "Greys").as_uri())
+    alone.goto(saved(viewer, tmp_path).as_uri())
     return alone
 
 
@@ -99,7 +105,7 @@ def test_keys_do_not_reach_what_lies_around(opened):
 
 def test_one_item_needs_no_list(page, tmp_path):
     viewer = Viewer([Panel("moving", [flat(level) for level in LEVELS])], [1, 2, 3], "step", alt="greys", format="g")
-    page.goto(viewer.to_html(tmp_path / "viewer.html", "Greys").as_uri())
+    page.goto(saved(viewer, tmp_path).as_uri())
     assert page.locator("select").count() == 0
     assert page.locator("output").inner_text() == "step = 1"
     assert level(page, 0) == 10
@@ -108,14 +114,14 @@ def test_one_item_needs_no_list(page, tmp_path):
 
 def test_one_value_needs_no_slider(alone, tmp_path):
     viewer = Viewer([Panel("still", flat(60))], [0.5], "t", alt="grey")
-    alone.goto(viewer.to_html(tmp_path / "viewer.html", "Grey").as_uri())
+    alone.goto(saved(viewer, tmp_path).as_uri())
     assert level(alone, 0) == 60
     assert alone.locator("input, select, output").count() == 0
 
 
 def test_formulas_are_set_without_a_network(alone, tmp_path):
     viewer = Viewer([Panel("still", flat(60))], [0.5], "t", alt="grey", formulas=[formulas.LEVELS, formulas.ONE_STEP])
-    alone.goto(viewer.to_html(tmp_path / "viewer.html", "Grey").as_uri())
+    alone.goto(saved(viewer, tmp_path).as_uri())
     assert alone.locator("math").count() == 2
     above, below = (alone.locator("mfrac > mrow").nth(i).bounding_box() for i in (0, 1))
     assert above["y"] + above["height"] <= below["y"] + 2
@@ -130,7 +136,7 @@ def test_formulas_are_set_without_a_network(alone, tmp_path):
 def live(alone, tmp_path):
     """Open a page whose model stands in for a kernel: it keeps what was chosen, and `answer` sends other content."""
     viewer = Viewer([Panel("moving", flat(10), readouts=["a"])], [0.5], "t", alt="greys")
-    path = viewer.to_html(tmp_path / "viewer.html", "Greys")
+    path = saved(viewer, tmp_path)
     page = path.read_text()
     stub = "save_changes() {}, on() {}, off() {},"
     assert stub in page

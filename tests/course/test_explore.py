@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from timenet_lib.course import explore, models, separation
 from timenet_lib.errors import InputError
@@ -44,23 +43,6 @@ def test_examples_have_their_masks(examples, drawn_ci):
     assert not examples[1].mask.any()
     with pytest.raises(InputError, match="no kind 'chipp'"):
         models.pick_examples(drawn_ci, 32, [("die", "chipp")])
-
-
-def test_the_outline_lies_around_the_defect_which_stays_in_sight(examples):
-    plain = torch.as_tensor((examples[0].x1.movedim(0, -1) + 1) * 127.5).round().byte().numpy()
-    plain, mask = (x.repeat(3, 0).repeat(3, 1) for x in (plain, examples[0].mask.numpy()))
-    changed = (examples[0].outlined != plain).any(axis=2)
-    assert changed.any()
-    assert not changed[mask].any()
-
-
-def test_a_stratified_subset_takes_all_kinds_in_turn(drawn_ci):
-    subset = models.stratified(drawn_ci, good=1, defective=3)
-    for name in drawn_ci.classes:
-        mine = [s for s in subset.test if s.class_name == name]
-        assert sum(not s.defective for s in mine) == 1
-        assert len({s.kind for s in mine if s.defective}) == 3
-    assert set(models.stratified(drawn_ci, good=99, defective=99).test) == set(drawn_ci.test)
 
 
 def test_the_answer_has_a_row_for_everything(model, examples):

@@ -138,11 +138,11 @@ def test_what_is_in_no_list_is_refused_and_nothing_changes(explorer, chosen, mes
     assert explorer.content is content
 
 
-def test_a_start_that_is_not_there_and_a_page_are_refused(explorer, model, drawn_ci, tmp_path):
+def test_a_start_that_is_not_there_and_a_page_are_refused(explorer, model, drawn_ci):
     with pytest.raises(InputError, match=r"no test image of \(class, kind\) \('fabric', 'tears'\)"):
         live.LiveExplorer(model, drawn_ci, ("fabric", "tears"))
     with pytest.raises(InputError, match="needs a kernel"):
-        explorer.to_html(tmp_path / "live.html", "Live")
+        explorer.page("Live")
 
 
 def test_a_notebook_keeps_a_still_picture_with_its_words(explorer):

@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 import shutil
-import sys
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,49 +16,26 @@ import torch
 from timenet_lib.course import live_page, maintain, strokes
 from timenet_lib.course.figures import LIVE_PAGE, write_manifest
 from timenet_lib.course.live_page import RUNTIME, SOURCES, STAGES, border_words, build_page, source_hash
-from timenet_lib.course.manifest import check_manifest
 from timenet_lib.course.runner import RunResult
 from timenet_lib.course.strokes import WIDTH, Trial, draw_stroke, palette, trial_words
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.score import Scoring
-from timenet_lib.weights import read_record
+from timenet_lib.weights import read_record, shipped_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "figures" / LIVE_PAGE
+WEIGHTS = shipped_weights("demo")
 
 
-def stale(page, records):
-    """List in what a page differs from the weights' records, their calibration and the page's sources."""
-    text = Path(page).read_text(encoding="utf-8")
+def test_the_committed_page_holds_the_shipped_weights_their_threshold_and_its_sources():
+    text = PAGE.read_text(encoding="utf-8")
     said = dict(re.findall(r'<meta name="timenet-(\w+)" content="([^"]*)">', text[:4000]))
-    hashes = json.loads(unescape(said.get("weights", "{}")))
-    lines = [name for name in STAGES if hashes.get(name) != records[name]["sha256"]]
+    assert json.loads(unescape(said["weights"])) == {name: read_record(WEIGHTS, name)["sha256"] for name in STAGES}
+    assert said["sources"] == source_hash(), "run python -m timenet_lib.course.maintain page FOLDER"
     state = re.search(r'<script type="application/json" id="state">(.*?)</script>', text, re.DOTALL)
-    threshold = records["calibration"]["methods"]["timenet"]["threshold"]
-    if state is None or json.loads(state[1])["threshold"] != threshold:
-        lines.append("threshold")
-    return [*lines, "sources"] if said.get("sources") != source_hash() else lines
-
-
-@pytest.fixture
-def records():
-    found = {name: read_record(maintain.WEIGHTS, name) for name in STAGES}
-    return found | {"calibration": json.loads((maintain.WEIGHTS / "calibration.json").read_text())}
-
-
-def test_the_committed_page_holds_the_shipped_weights_their_threshold_and_its_sources(records):
-    assert stale(PAGE, records) == [], "run python -m timenet_lib.course.maintain page FOLDER"
-
-
-@pytest.mark.parametrize("name", ["flow_1", "tpn", "extractor"])
-def test_a_page_of_other_weights_another_threshold_or_other_sources_is_found(name, records, tmp_path, monkeypatch):
-    records[name]["sha256"] = "0" * 64
-    records["calibration"]["methods"]["timenet"]["threshold"] += 1e-6
-    monkeypatch.setattr(sys.modules[__name__], "source_hash", lambda: "other")
-    assert stale(PAGE, records) == [name, "threshold", "sources"]
-    (tmp_path / "page.html").write_text("<html>")
-    assert stale(tmp_path / "page.html", records) == [*STAGES, "threshold", "sources"]
+    calibration = json.loads((WEIGHTS / "calibration.json").read_text())
+    assert json.loads(state[1])["threshold"] == calibration["methods"]["timenet"]["threshold"]
 
 
 @pytest.mark.parametrize("name", ["live.html", "live.js", "live_worker.js", "viewer.css"])
@@ -97,7 +73,6 @@ def test_figures_are_refreshed_without_losing_the_page(tmp_path, monkeypatch):
     assert maintain.refresh("figures", tmp_path) == 0
     assert (tmp_path / "figures" / LIVE_PAGE).read_text() == "the page"
     assert not (tmp_path / "figures" / "old.png").exists()
-    assert check_manifest(tmp_path / "figures", tmp_path, maintain.WEIGHTS) == []
 
 
 def test_a_folder_without_the_runtime_is_refused(tmp_path):

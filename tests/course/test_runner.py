@@ -153,19 +153,23 @@ def test_what_a_cell_or_the_library_is_warned_of_is_reported_and_not_what_others
     assert "another_library" not in bad["03_warns"].error.message
 
 
+def find_error(cells, stderr_is_error=False):
+    return runner._find_error(nbformat.v4.new_notebook(cells=cells), "", timeout=10, stderr_is_error=stderr_is_error)
+
+
 @pytest.mark.parametrize(("seconds", "failed"), [(8.9, False), (9.1, True)])
 def test_a_cell_that_nearly_ran_out_of_time_counts_as_failed(seconds, failed):
     injected = nbformat.v4.new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]})
     cell = nbformat.v4.new_code_cell("work()", metadata={"papermill": {"duration": seconds}})
-    error = runner._complaint(nbformat.v4.new_notebook(cells=[injected, cell]), 10, stderr_is_error=False)
+    error = find_error([injected, cell])
     assert error == (CellError(1, "work()", "took 9 of the 10 seconds a cell may take") if failed else None)
 
 
 def test_stderr_is_an_error_only_where_it_is_said_to_be():
     output = nbformat.v4.new_output("stream", name="stderr", text="\x1b[31mmind this\x1b[0m\n")
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("work()", outputs=[output])])
-    assert runner._complaint(nb, 10, stderr_is_error=False) is None
-    assert runner._complaint(nb, 10, stderr_is_error=True) == CellError(1, "work()", "wrote to stderr:\nmind this\n")
+    cells = [nbformat.v4.new_code_cell("work()", outputs=[output])]
+    assert find_error(cells) is None
+    assert find_error(cells, stderr_is_error=True) == CellError(1, "work()", "wrote to stderr:\nmind this\n")
 
 
 def test_the_table_names_what_failed_where_and_why(good, bad):

@@ -3,8 +3,6 @@
 import csv
 import hashlib
 import io
-import re
-from pathlib import Path
 
 import jaxtyping
 import nbformat
@@ -18,15 +16,13 @@ from timenet_lib.course import record as record_module
 from timenet_lib.course import show as show_module
 from timenet_lib.course.evidence import Table
 from timenet_lib.course.figures import read_manifest
-from timenet_lib.course.manifest import shown_in
 from timenet_lib.course.notebooks import NUMBERS_MIME, recorded_numbers
 from timenet_lib.course.record import record
-from timenet_lib.course.show import CAPTIONS, Show
+from timenet_lib.course.show import Show
 from timenet_lib.course.style import new_figure, with_alt
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.errors import InputError
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SOURCE = "00_a.ipynb"
 ABOUT = {"preset": "ci", "seed": 3, "weights": {"tpn": "ab12"}}
 
@@ -158,13 +154,6 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_written(show, tmp_pat
     with pytest.raises(InputError, match=message):
         show(drawn, name, **{"alt": "words", **options})
     assert not list(tmp_path.iterdir())
-
-
-def test_every_caption_is_used_exactly_once_and_none_is_missing():
-    code = [c.source for p in NOTEBOOKS for c in nbformat.read(p, as_version=4).cells if c.cell_type == "code"]
-    with_own_words = re.findall(r'(?:show|recorded)\(\w+, "(\w+)", alt=', "\n".join(code))
-    shown = [name for source in code for name, is_page in shown_in(source) if not is_page]
-    assert sorted(shown) == sorted([*CAPTIONS, *with_own_words])
 
 
 def test_numbers_become_plain_json_and_a_text_to_read(displayed):

@@ -236,6 +236,7 @@ def test_a_stratified_part_has_the_first_images_of_every_class_and_all_kinds_in_
         mine = [s for s in part.test if s.class_name == name]
         assert [s.defective for s in mine] == [False, True, True]
         assert len({s.kind for s in mine}) == 3
+    assert set(stratified(drawn_ci, good=99, defective=99).test) == set(drawn_ci.test)
 
 
 def test_the_counts_of_a_test_set_are_of_its_own_images(tests):

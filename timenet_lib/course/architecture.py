@@ -27,7 +27,6 @@ def block(ax: Axes, at: Place, text: str, *, colour: str, size: Place = (BLOCK, 
 
 
 def arrow(ax: Axes, start: Place, end: Place, *, colour: str = GREY) -> None:
-    """Draw an arrow."""
     style: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 9, "linewidth": 1.2, "shrinkA": 1, "shrinkB": 1}
     ax.add_patch(FancyArrowPatch(start, end, color=colour, **style))
 

@@ -18,7 +18,6 @@ from timenet_lib.files import write_atomically, write_json
 FILE = "run.json"
 MADE = {"preset": "demo", "device": "cpu", "from_scratch": False}  # a run that the cards may speak of
 CARD = re.compile(r"\*\*It takes\*\* .*?two cores", re.DOTALL)
-ROW = r"(\| \[{number} [^|]*\|[^|]*\|)[^|]*\|"
 TOTAL = re.compile(r"`make run` takes about \d+ minutes")
 
 
@@ -31,7 +30,6 @@ def write_run(out: Path, parameters: Mapping[str, Any], results: Sequence[RunRes
 
 
 def cores() -> int:
-    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -56,39 +54,23 @@ def minutes(seconds: float) -> str:
     return f"{number} minute{'s' if (whole, half) > (1, 0) else ''}"
 
 
-def memory(mb: float) -> str:
-    """Say how much memory, in GB, rounded up to the tenth."""
-    return f"{math.ceil(mb / 100) / 10:.1f} GB"
-
-
-def card(taken: Mapping[str, float]) -> str:
-    """Write the part of a notebook's card that says what `make run` measured."""
-    return (
-        f"**It takes** {minutes(taken['seconds'])} and {memory(taken['mb'])} of memory, "
-        "measured by `make run` at preset demo on two cores"
-    )
-
-
 def write_cards(repository: Path) -> None:
     """Put the numbers of build/run.json into the notebooks' cards and the README; nothing is written unless all can be.
 
     A notebook whose outputs stemmed from its sources keeps them: a card has no part in them.
     """
-    notebooks = find_notebooks(repository / "notebooks")
+    notebooks, readme = find_notebooks(repository / "notebooks"), repository / "README.md"
     taken = read_run(repository / "build" / FILE, notebooks)
-    written: dict[Path, bytes] = {}
-    readme = repository / "README.md"
-    text = readme.read_text()
+    written, text = {}, readme.read_text()
     for path in notebooks:
-        own = taken[path.stem]
-        written[path] = with_card(path, card(own))
-        short = f" {minutes(own['seconds']).replace('minutes', 'min').replace('minute', 'min')}, {memory(own['mb'])} |"
-        text = put(
-            re.compile(ROW.format(number=path.stem[:2])), rf"\g<1>{short}", text, where=f"README's row of {path.stem}"
-        )
+        took, gb = minutes(taken[path.stem]["seconds"]), f"{math.ceil(taken[path.stem]['mb'] / 100) / 10:.1f} GB"
+        card = f"**It takes** {took} and {gb} of memory, measured by `make run` at preset demo on two cores"
+        written[path] = with_card(path, card)
+        row = re.compile(rf"(\| \[{path.stem[:2]} [^|]*\|[^|]*\|)[^|]*\|")
+        text = put(row, rf"\g<1> {took.split()[0]} min, {gb} |", text, where=f"README's row of {path.stem}")
     total = math.ceil(sum(own["seconds"] for own in taken.values()) / 60)
-    written[readme] = put(TOTAL, f"`make run` takes about {total} minutes", text, where="README's total").encode()
-    for path, content in written.items():
+    text = put(TOTAL, f"`make run` takes about {total} minutes", text, where="README's total")
+    for path, content in {**written, readme: text.encode()}.items():
         write_atomically(path, content)
 
 

@@ -281,7 +281,7 @@ def check_verdict(verdict: Callable[..., Any]) -> str:
         (-3.0, -1.2, (-1.5, -2.0, -1.1), -1.0), (-3.0, -0.5, (-1.0, 0.3, -0.4), 0.0), (-0.5, 3.0, (1.0, 2.0, 0.8), 0.0),
     ]  # fmt: skip
 
-    def rule(low: float, high: float, trainings: Sequence[float], margin: float, of: Any = all) -> str:
+    def rule(low: float, high: float, trainings: Sequence[float], margin: float, *, of: Any = all) -> str:
         if low > margin and of(e > margin for e in trainings):
             return "holds"
         return "does not" if high < margin and of(e < margin for e in trainings) else "undecided"
@@ -295,15 +295,13 @@ def check_verdict(verdict: Callable[..., Any]) -> str:
     if not all(each in VERDICTS for each in said):
         return f"it should return one of {', '.join(VERDICTS)}"
     wrong: dict[str, Callable[..., str]] = {
-        "the trainings have no say in it": lambda low, high, e, m: rule(low, high, (), margin=m),
-        "one training is not enough: each of them has to agree": lambda low, high, e, m: rule(
-            low, high, e, margin=m, of=any
-        ),
-        "a claim of 'as good' has its margin below 0: compare with margin, not with 0": lambda low, high, e, m: rule(
+        "the trainings have no say in it": lambda low, high, _, margin: rule(low, high, (), margin=margin),
+        "one training is not enough: each of them has to agree": lambda *case: rule(*case, of=any),
+        "a claim of 'as good' has its margin below 0: compare with margin, not with 0": lambda low, high, e, _: rule(
             low, high, e, margin=0.0
         ),
-        "the middle of the interval is not its end: low has to lie above, or high below": lambda low, high, e, m: rule(
-            (low + high) / 2, (low + high) / 2, e, margin=m
+        "the middle of the interval is not its end: low has to lie above, or high below": lambda low, high, *rest: rule(
+            (low + high) / 2, (low + high) / 2, *rest
         ),
         "what does not hold is not yet refuted: there is a third answer": lambda *case: (
             "holds" if rule(*case) == "holds" else "does not"

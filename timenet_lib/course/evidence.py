@@ -26,7 +26,7 @@ NARROW = "Our DRAEM is a quarter as wide as usual."
 
 
 class Table(NamedTuple):
-    """A table as Jupyter shows it and as save_table writes it."""
+    """A table as Jupyter shows it and as `Show` writes it."""
 
     caption: str
     header: tuple[str, ...]
@@ -39,12 +39,9 @@ class Table(NamedTuple):
 def read_evidence(name: str) -> dict[str, Any]:
     """Read a record of the shipped weights by its name, or "ablations"; it says whether it is of older pictures."""
     record = "evaluation" if name == "ablations" else name
-    results = {**read(record), "older": note(record)}
-    return (
-        {**results["ablations"], "command": results["command"], "older": note(record)}
-        if name == "ablations"
-        else results
-    )
+    results = read(record)
+    part = {**results["ablations"], "command": results["command"]} if name == "ablations" else results
+    return {**part, "older": note(record)}
 
 
 def evidence_hashes(*names: str) -> dict[str, str]:
@@ -144,20 +141,17 @@ def section_table(
 
 
 def table_3(ablations: Mapping[str, Any]) -> Table:
-    """Make table 3: steps."""
     papers = {f"{m}, {n}": f"{m} {n} step{'s' * (n > 1)}" for m in ("flow_0", "flow_1") for n in (1, 3, 5, 10)}
     papers["timenet, 1"] = "TimeNet 1 step"
     return section_table(ablations, "steps", "Table 3, sampling steps at t = 0.80", number="3", papers=papers)
 
 
 def table_4(ablations: Mapping[str, Any]) -> Table:
-    """Make table 4: extractors."""
     names = [n for n in ablations["sections"]["extractors"]["rows"] if n != "embedded"]
     return section_table(ablations, "extractors", "Table 4, extractors", number="4", papers={n: n for n in names})
 
 
 def table_5(ablations: Mapping[str, Any]) -> Table:
-    """Make table 5: levels."""
     wide = [n for n in ablations["sections"]["levels"]["rows"] if n.startswith("Wide")]
     return section_table(ablations, "levels", "Table 5, levels", number="5", papers={n: n.split()[-1] for n in wide})
 

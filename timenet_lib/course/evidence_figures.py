@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from timenet_lib.course.evidence import NAMES
-from timenet_lib.course.explore import T_RANGE, column_title
-from timenet_lib.course.models import Example, load_example
+from timenet_lib.course.explore import column_title, rebuilt_figure
+from timenet_lib.course.models import load_example
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.data.folder import Sample
 from timenet_lib.detector import TimeNet
@@ -109,7 +109,6 @@ def methods_figure(
 
 
 def heats(maps: Tensor, between: Tensor) -> list[Heat]:
-    """Turn score maps into cells of a figure."""
     low, high = (float(v) for v in between)
     return [Heat(m.float().numpy(), low, high) for m in maps]
 
@@ -123,7 +122,6 @@ class Judged(NamedTuple):
 
     @property
     def defective(self) -> Tensor:
-        """Which images show a defect."""
         return torch.tensor([s.defective for s in self.samples])
 
 
@@ -147,17 +145,9 @@ def failures(judged: Judged, *, missed: bool, count: int = 8, per_class: int = 2
 
 def failures_figure(model: TimeNet, samples: Sequence[Sample], seed: int = 0) -> Figure:
     """Draw images with what TimeNet makes of them: image, mask, flow 1's and its own reconstruction, T, score map."""
-    examples: list[Example] = [load_example(s, model.preset.image_size) for s in samples]
-    x1, classes = torch.stack([e.x1 for e in examples]), [e.class_name for e in examples]
-    each = {m: model.predict(x1, classes, m, seed=seed) for m in model.methods if m != "flow_0"}
-    last = each[model.methods[-1]]
-    assert last.threshold is not None
-    rows: dict[str, Any] = {"image": to_display(x1), "mask": [e.mask.numpy() for e in examples]}
-    rows |= {m: to_display(p.reconstruction) for m, p in each.items()}
-    if last.timestep_map is not None:
-        rows["T map"] = [Heat(t.numpy(), *T_RANGE, "viridis") for t in last.timestep_map]
-    rows["score map"] = [Heat(s.numpy(), 0.0, 3 * last.threshold) for s in last.score_map]
-    return image_grid(rows, [column_title(e) for e in examples], size=0.66)
+    examples = [load_example(s, model.preset.image_size) for s in samples]
+    methods = [m for m in model.methods if m != "flow_0"]
+    return rebuilt_figure(model, examples, methods, seed=seed, first="image", size=0.66)
 
 
 def kinds_table(judged: Judged, count: int = 8) -> str:

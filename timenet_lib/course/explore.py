@@ -1,9 +1,11 @@
 """What notebook 00 shows: every method on the same images, at one t and over many."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from timenet_lib.course import formulas
@@ -32,18 +34,29 @@ def score_range(p: Prediction) -> tuple[float, float]:
 
 def answer_figure(model: TimeNet, examples: Sequence[Example], seed: int = 0) -> Figure:
     """Draw, one column per image: input, mask, the reconstructions of all methods, the T map, the score map."""
+    return rebuilt_figure(model, examples, model.methods, seed=seed)
+
+
+def rebuilt_figure(
+    model: TimeNet,
+    examples: Sequence[Example],
+    methods: Sequence[str],
+    *,
+    seed: int,
+    first: str = "input",
+    t_map: bool = True,
+    size: float = PICTURE,
+) -> Figure:
+    """Draw images under the name first, their masks, what methods make of them, and the maps of the last of these."""
     x1, classes = stack(examples)
-    predictions = {method: model.predict(x1, classes, method, seed=seed) for method in model.methods}
-    best = predictions[model.methods[-1]]
-    rows: dict[str, Sequence[np.ndarray | Heat] | np.ndarray] = {
-        "input": to_display(x1),
-        "mask": [e.mask.numpy() for e in examples],
-    }
+    predictions = {method: model.predict(x1, classes, method, seed=seed) for method in methods}
+    last = predictions[methods[-1]]
+    rows: dict[str, Any] = {first: to_display(x1), "mask": [e.mask.numpy() for e in examples]}
     rows |= {method: to_display(p.reconstruction) for method, p in predictions.items()}
-    if best.timestep_map is not None:
-        rows["T map"] = [Heat(t.numpy(), *T_RANGE, "viridis") for t in best.timestep_map]
-    rows["score map"] = [Heat(s.numpy(), *score_range(best)) for s in best.score_map]
-    return image_grid(rows, [column_title(e) for e in examples], size=PICTURE)
+    if t_map and last.timestep_map is not None:
+        rows["T map"] = [Heat(t.numpy(), *T_RANGE, "viridis") for t in last.timestep_map]
+    rows["score map"] = [Heat(s.numpy(), *score_range(last)) for s in last.score_map]
+    return image_grid(rows, [column_title(e) for e in examples], size=size)
 
 
 def over_t(
@@ -69,8 +82,9 @@ def timestep_explorer(
             Panel("noised", [frames[i] for frames in noised]),
         ]
         for method, each in predictions.items():
+            frames = to_display(torch.stack([p.reconstruction[i] for p in each]))
             scores = [f"score {float(p.image_score[i]):.2f}" for p in each]
-            panels.append(rebuilt_panel(each, i, title=LABELS[method], method=method, readouts=scores))
+            panels.append(Panel(LABELS[method], frames, readouts=scores, colour=COLOURS[method]))
         items[example.name] = panels + map_panels(predictions[model.methods[-1]], i)
     return Viewer(
         items,
@@ -81,14 +95,6 @@ def timestep_explorer(
         "reconstructions by flow 0, flow 1 and TimeNet, and TimeNet's T map and score map.",
         formulas=[formulas.NOISED, formulas.ONE_STEP, formulas.STEERED_STEP],
     )
-
-
-def rebuilt_panel(
-    predictions: Sequence[Prediction], i: int, *, title: str, method: str, readouts: Sequence[str], caption: str = ""
-) -> Panel:
-    """Show the reconstructions of image i, framed in the method's colour."""
-    frames = [to_display(p.reconstruction[i]) for p in predictions]
-    return Panel(title, frames, caption, readouts=readouts, colour=COLOURS[method])
 
 
 def map_panels(predictions: Sequence[Prediction], i: int, readouts: Sequence[str] = ()) -> list[Panel]:
@@ -116,19 +122,9 @@ def row_over_t(model: TimeNet, example: Example, ts: Sequence[float], seed: int 
 
 def misses_figure(model: TimeNet, index: FolderIndex, seed: int = 0, count: int = 8) -> Figure:
     """Draw the defective images that the last method scores lowest, at most one per class, against its threshold."""
-    size = model.preset.image_size
-    lowest: dict[str, tuple[float, Example, Prediction]] = {}
-    for sample in (s for s in index.test if s.defective):
-        example = load_example(sample, size)
-        p = model.predict(example.x1[None], [example.class_name], model.methods[-1], seed=seed)
-        score = float(p.image_score[0])
-        if score < lowest.get(example.class_name, (float("inf"),))[0]:
-            lowest[example.class_name] = (score, example, p)
-    chosen = sorted(lowest.values(), key=lambda each: each[0])[:count]
-    rows: dict[str, Sequence[np.ndarray | Heat] | np.ndarray] = {
-        "input": [to_display(e.x1) for _, e, _ in chosen],
-        "mask": [e.mask.numpy() for _, e, _ in chosen],
-        model.methods[-1]: [to_display(p.reconstruction[0]) for _, _, p in chosen],
-        "score map": [Heat(p.score_map[0].numpy(), *score_range(p)) for _, _, p in chosen],
-    }
-    return image_grid(rows, [column_title(e) for _, e, _ in chosen], size=PICTURE)
+    examples = [load_example(s, model.preset.image_size) for s in index.test if s.defective]
+    scores = model.predict(*stack(examples), model.methods[-1], seed=seed).image_score
+    lowest: dict[str, Example] = {}
+    for i in scores.argsort().tolist():
+        lowest.setdefault(examples[i].class_name, examples[i])
+    return rebuilt_figure(model, list(lowest.values())[:count], model.methods[-1:], seed=seed, t_map=False)

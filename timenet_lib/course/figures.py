@@ -81,7 +81,6 @@ def read_manifest(figure_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def write_manifest(figure_dir: str | Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Write the manifest's entries, sorted by file."""
     text = json.dumps(sorted(entries, key=lambda entry: entry["file"]), indent=1, ensure_ascii=False, sort_keys=True)
     write_atomically(Path(figure_dir) / MANIFEST, (text + "\n").encode())
 

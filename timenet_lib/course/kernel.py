@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -25,9 +24,9 @@ _ARGV = [
     "{connection_file}",
     "--HistoryManager.enabled=False",
     "--log-level=CRITICAL",
-    # What is deprecated is reported for the library too, as IPython does for a cell.
-    "--IPKernelApp.exec_lines=__import__('warnings').filterwarnings('default', module='timenet_lib|__main__')",
 ]
+# What is deprecated is reported for the library too, as IPython does for a cell.
+_WARN = "--IPKernelApp.exec_lines=__import__('warnings').filterwarnings('default', module='timenet_lib|__main__')"
 
 
 @contextlib.contextmanager
@@ -44,41 +43,35 @@ def private_kernel(env: Mapping[str, str] | None = None, no_network: bool = Fals
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             **(env or {}),
         }
-        if no_network:
-            guard = _write_guard(Path(folder, "guard"))
-            paths = [str(guard), values.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
+        if no_network:  # in each process that a kernel starts, too
+            guard = Path(offline.__file__).read_text() + "\n\ninstall()\n"
+            Path(folder, "sitecustomize.py").write_text(guard)
+            paths = [folder, values.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
             values["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        spec = KernelSpec(argv=[sys.executable, *_ARGV], display_name="timenet-run", language="python", env=values)
+        argv = [sys.executable, *_ARGV, _WARN]
+        spec = KernelSpec(argv=argv, display_name="timenet-run", language="python", env=values)
         with patch.object(OutputWidget, "sync_state", lambda self: None):
             yield type("PrivateKernel", (AsyncKernelManager,), {"kernel_spec": spec})
 
 
-def _write_guard(folder: Path) -> Path:
-    folder.mkdir()
-    shutil.copy(offline.__file__, folder / "timenet_offline.py")
-    (folder / "sitecustomize.py").write_text("import timenet_offline\n\ntimenet_offline.install()\n")
-    return folder
+@contextlib.contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """Follow the memory of the processes started within the context: a list of what they take together, in MB."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    taken, done = [0.0], threading.Event()
 
-
-class PeakMemory:
-    """The most memory, in MB, that the processes started within the context have taken together."""
-
-    def __enter__(self) -> "PeakMemory":
-        self.mb = 0.0
-        self._before = {child.pid for child in psutil.Process().children(recursive=True)}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        while not self._done.wait(_POLL_SECONDS):
+    def follow() -> None:
+        while not done.wait(_POLL_SECONDS):
             total = 0
             for child in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):  # it may have ended since
-                    total += child.memory_info().rss if child.pid not in self._before else 0
-            self.mb = max(self.mb, total / 1e6)
+                    total += child.memory_info().rss if child.pid not in before else 0
+            taken.append(total / 1e6)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield taken
+    finally:
+        done.set()
+        thread.join()

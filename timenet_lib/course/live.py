@@ -12,12 +12,12 @@ import numpy as np
 import traitlets
 
 from timenet_lib.course.contours import FOUND, decision, rates
-from timenet_lib.course.explore import map_panels, rebuilt_panel
-from timenet_lib.course.models import Example, load_example
-from timenet_lib.course.style import LABELS, to_display
+from timenet_lib.course.explore import map_panels
+from timenet_lib.course.models import load_example
+from timenet_lib.course.style import COLOURS, LABELS, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.data.folder import FolderIndex, Sample
-from timenet_lib.detector import Prediction, TimeNet
+from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.keyed import image_noise
 from timenet_lib.path import interpolate
@@ -73,7 +73,6 @@ class LiveExplorer(Viewer):
         raise InputError(f"no test image of (class, kind) {start}: the classes are {', '.join(self._samples)}")
 
     def _options(self, class_number: int) -> list[list[str]]:
-        """List the names to choose from, for each of NAMES."""
         classes = list(self._samples)
         images = image_names(self._samples[classes[class_number]])
         methods = [LABELS[method] for method in self._model.methods]
@@ -100,7 +99,6 @@ class LiveExplorer(Viewer):
         return chosen
 
     def _follow(self, _: Any) -> None:
-        """Show what was chosen."""
         panels = self._predict(self.chosen)
         now = {"steps": [f"{self._ts[self.chosen[3]]:.2f}"], "controls": self._controls(self.chosen[0])}
         self.content = self.content | self._encoded({"": panels}) | now
@@ -111,36 +109,28 @@ class LiveExplorer(Viewer):
         example = load_example(self._samples[name][chosen[1]], self._model.preset.image_size)
         seed, t, method = self._seeds[chosen[2]], self._ts[chosen[3]], self._model.methods[chosen[4]]
         x1 = example.x1[None]
-        self.prediction = self._model.predict(x1, name, method, t=t, seed=seed)
-        xt = interpolate(image_noise(x1, seed), x1, full_t(t, x1))
+        self.prediction = p = self._model.predict(x1, name, method, t=t, seed=seed)
+        assert p.mask is not None
+        xt, found = interpolate(image_noise(x1, seed), x1, full_t(t, x1)), p.mask[0].numpy()
+        *t_map, score = map_panels([p], 0, [decision(float(p.image_score[0]), p.threshold)])
+        if p.timestep_map is None:
+            t_map = [Panel("T map", np.full((*found.shape, 3), 230, np.uint8), "only TimeNet has one", readouts=[""])]
+        else:
+            t_map = [replace(t_map[0], readouts=[f"mean {float(p.timestep_map.mean()):.2f}"])]
+        contour, says = outline(to_display(example.x1), found, FOUND, scale=3), rates(found, example.mask.numpy())
         return [
             Panel("input", example.outlined, readouts=[example.name], caption="true defect outlined"),
             Panel("noised", to_display(xt[0]), readouts=[f"t = {t:.2f}"]),
-            *panels_of(self.prediction, example, method),
+            Panel("rebuilt", to_display(p.reconstruction[0]), readouts=[LABELS[method]], colour=COLOURS[method]),
+            *t_map,
+            score,
+            Panel("found", contour, "above the pixel threshold", readouts=[says]),
         ]
 
     def _state(self) -> str:
         options = self._options(self.chosen[0])
         words = [each[place] for each, place in zip(options, self.chosen, strict=True)]
         return "{}, {}, noise seed {}, t = {}, {}   (controls, where the notebook runs)".format(*words)
-
-
-def panels_of(p: Prediction, example: Example, method: str) -> list[Panel]:
-    """Show a prediction of one image: reconstruction, T map, score map, what is found."""
-    assert p.mask is not None
-    found = p.mask[0].numpy()
-    *t_map, score = map_panels([p], 0, [decision(float(p.image_score[0]), p.threshold)])
-    if p.timestep_map is None:
-        t_map = [Panel("T map", np.full((*found.shape, 3), 230, np.uint8), "only TimeNet has one", readouts=[""])]
-    else:
-        t_map = [replace(t_map[0], readouts=[f"mean {float(p.timestep_map.mean()):.2f}"])]
-    contour = outline(to_display(example.x1), found, FOUND, scale=3)
-    return [
-        rebuilt_panel([p], 0, title="rebuilt", method=method, readouts=[LABELS[method]]),
-        *t_map,
-        score,
-        Panel("found", contour, "above the pixel threshold", readouts=[rates(found, example.mask.numpy())]),
-    ]
 
 
 def image_names(samples: Sequence[Sample]) -> list[str]:

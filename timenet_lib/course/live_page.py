@@ -6,7 +6,6 @@ where FOLDER is the unpacked npm package onnxruntime-web (`npm pack onnxruntime-
 
 import base64
 import gzip
-import io
 import json
 import tempfile
 from collections.abc import Sequence
@@ -17,14 +16,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from PIL import Image
 
 from timenet_lib.course.explore import T_RANGE
 from timenet_lib.course.models import Example, course_data, load_example, pick_examples, stack
 from timenet_lib.course.strokes import RED, STROKES, WIDTH, palette, trial_words, try_strokes
 from timenet_lib.course.style import COLOURS, to_display
-from timenet_lib.course.viewer import fill
+from timenet_lib.course.viewer import data_uri, fill
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
@@ -45,22 +43,7 @@ SOUND = {  # numbers of good test images, the first shown first
 }  # fmt: skip
 BORDER = (1, 2, 3)  # pixels, counted from 0 at an edge, of which the page says what they count
 _HERE = Path(__file__).parent
-LICENCE = """MIT License
-
-Copyright (c) Microsoft Corporation
-
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-persons to whom the Software is furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
-OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE."""
+LICENCE = _HERE / "onnxruntime_licence.txt"
 
 
 def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
@@ -76,7 +59,8 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
         onnx = export_onnx(model, Path(place) / "timenet.onnx", "timenet")
         check_onnx(model, onnx, *stack(examples))
         packed = {name: pack(file.read_bytes()) for name, file in {**files, "model": onnx}.items()}
-    known, hashes = model.calibrated("timenet"), weights_of(model)
+    known, hashes = model.calibrated("timenet"), {**model.hashes, "extractor": model.extractor["sha256"]}
+    hashes = {name: hashes[name] for name in STAGES}
     parts = {
         "weights": escape(json.dumps(hashes)),
         "sources": source_hash(),
@@ -97,7 +81,7 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
         **false_alarms(model, data),
         "weights_words": ", ".join(f"{name} {digest[:12]}" for name, digest in hashes.items()),
         "version": json.loads((folder / "package.json").read_text(encoding="utf-8"))["version"],
-        "licence": escape(LICENCE),
+        "licence": escape(LICENCE.read_text().strip()),
         "state": json.dumps(page_state(model, examples), separators=(",", ":")).replace("<", "\\u003c"),
         "worker": (_HERE / WORKER).read_text(encoding="utf-8"),
         "script": (_HERE / SCRIPT).read_text(encoding="utf-8"),
@@ -117,7 +101,6 @@ def page_examples(data: FolderIndex, size: int) -> list[Example]:
 
 
 def page_state(model: TimeNet, examples: Sequence[Example]) -> dict[str, Any]:
-    """Gather what the script of the page reads as `state`."""
     size, threshold = model.preset.image_size, model.calibrated("timenet").threshold
     tables = {
         name: matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3]
@@ -132,7 +115,7 @@ def page_state(model: TimeNet, examples: Sequence[Example]) -> dict[str, Any]:
             {
                 "name": f"{e.name} (defective)" if e.mask.any() else name,
                 "classNumber": model.classes.index(e.class_name),
-                "picture": data_uri(picture),
+                "picture": data_uri(Image.fromarray(picture), "png", optimize=True),
                 "palette": palette(picture),
             }
         )
@@ -177,23 +160,10 @@ def border_words(size: int, scoring: Scoring) -> str:
     return f"with index {', '.join(map(str, BORDER))}, counted from 0 at an edge, counts {shares} of one in the middle"
 
 
-def weights_of(model: TimeNet) -> dict[str, str]:
-    """Look up the SHA-256 of the weights that the page holds."""
-    return {name: ({**model.hashes, "extractor": model.extractor["sha256"]})[name] for name in STAGES}
-
-
 def source_hash() -> str:
-    """Compute the SHA-256 of the page's own sources."""
     return sha256(b"".join((_HERE / name).read_bytes() for name in SOURCES))
 
 
 def pack(content: bytes) -> str:
     """Compress bytes, as gzip in base64; equal bytes give equal text."""
     return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
-
-
-def data_uri(picture: UInt8[np.ndarray, "h w 3"]) -> str:
-    """Write an image as the address of a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -5,21 +5,21 @@ What is measured is made anew by `timenet reproduce`.
 
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+
+import nbformat
 
 from timenet_lib.course.cards import write_cards, write_run
 from timenet_lib.course.equations import write_index
-from timenet_lib.course.figures import LIVE_PAGE, MANIFEST
+from timenet_lib.course.figures import LIVE_PAGE, MANIFEST, read_manifest, write_manifest
 from timenet_lib.course.live_page import build_page
-from timenet_lib.course.manifest import complete_manifest
-from timenet_lib.course.notebooks import normalise_file
+from timenet_lib.course.notebooks import dump, is_injected, normalise
 from timenet_lib.course.runner import find_notebooks, format_table, run_notebooks
 from timenet_lib.detector import TimeNet
-from timenet_lib.files import write_atomically
+from timenet_lib.errors import InputError
+from timenet_lib.files import sha256, write_atomically
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-WEIGHTS = REPOSITORY / "timenet_lib" / "weights" / "demo"
 
 
 def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> int:
@@ -38,9 +38,25 @@ def refresh(part: str, repository: Path = REPOSITORY, preset: str = "demo") -> i
             replace_figures(repository / "figures", figures)
         if part in ("notebooks", "all"):
             for result in results:
-                normalise_file(result.output)
-                write_atomically(repository / "notebooks" / result.notebook.name, result.output.read_bytes())
+                content = dump(normalise(nbformat.read(result.output, as_version=4)))
+                write_atomically(repository / "notebooks" / result.notebook.name, content)
     return 0
+
+
+def complete_manifest(figure_dir: Path, notebooks_dir: Path) -> None:
+    """Add to each entry the hash of the code that made the file, so that code changed since is found out."""
+    entries = read_manifest(figure_dir)
+    for source in {entry["source"] for entry in entries}:
+        if not (notebooks_dir / source).is_file():
+            raise InputError(f"{MANIFEST}: the source {source!r} is no notebook that is there: correct its Show(...)")
+    hashes = {entry["source"]: code_hash(notebooks_dir / entry["source"]) for entry in entries}
+    write_manifest(figure_dir, [{**entry, "source_sha256": hashes[entry["source"]]} for entry in entries])
+
+
+def code_hash(notebook: Path) -> str:
+    """Compute the SHA-256 of a notebook's code cells, joined with newlines, without what papermill put in."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return sha256("\n".join(c.source for c in cells if c.cell_type == "code" and not is_injected(c)).encode())
 
 
 def replace_figures(folder: Path, new: Path) -> None:
@@ -62,26 +78,20 @@ def make_page(runtime: str) -> None:
     sys.stderr.write(f"{page}: {page.stat().st_size / 1e6:.1f} MB\n")
 
 
-REFRESH = ("figures", "notebooks", "all")
-WRITE: dict[str, Callable[[], object]] = {
-    "manifest": lambda: complete_manifest(REPOSITORY / "figures", REPOSITORY / "notebooks"),  # cells, hashes of code
-    "index": lambda: write_index(REPOSITORY),  # of the equations, into notebooks/README.md
-    "cards": lambda: write_cards(REPOSITORY),  # what the last `make run` measured
-}
-
-
 def main(arguments: list[str]) -> int:
-    """Do one part; give the exit code."""
-    if len(arguments) == 2 and arguments[0] == "page":
-        make_page(arguments[1])
-        return 0
-    if len(arguments) != 1 or arguments[0] not in (*REFRESH, *WRITE):
-        program = "python -m timenet_lib.course.maintain"
-        sys.stderr.write(f"usage: {program} {'|'.join((*REFRESH, *WRITE))}, or {program} page FOLDER\n")
-        return 2
-    if arguments[0] in REFRESH:
-        return refresh(arguments[0])
-    WRITE[arguments[0]]()
+    match arguments:
+        case ["figures" | "notebooks" | "all" as part]:
+            return refresh(part)
+        case ["index"]:  # of the equations, into notebooks/README.md
+            write_index(REPOSITORY)
+        case ["cards"]:  # what the last `make run` measured
+            write_cards(REPOSITORY)
+        case ["page", folder]:
+            make_page(folder)
+        case _:
+            program = "python -m timenet_lib.course.maintain"
+            sys.stderr.write(f"usage: {program} figures|notebooks|all|index|cards, or {program} page FOLDER\n")
+            return 2
     return 0
 
 

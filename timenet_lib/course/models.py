@@ -100,7 +100,6 @@ def one_kind_a_class(index: FolderIndex) -> list[tuple[str, str]]:
 
 
 def load_example(sample: Sample, size: int) -> Example:
-    """Load one sample with its mask."""
     mask = torch.zeros(size, size, dtype=torch.bool) if sample.mask_path is None else load_mask(sample.mask_path, size)
     kind = sample.kind.replace("_", " ")
     return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask=mask)

@@ -1,30 +1,21 @@
-"""Keep the committed notebooks comparable: one form for what is the same, and checks for what must not be committed.
+"""Keep the committed notebooks comparable: one form for what is the same.
 
 A notebook is executed by `runner.run_notebooks`, which stamps the copy with the hash of the sources that it ran.
 `normalise` keeps the stamp and never makes one, so that sources edited after the run are found out.
 """
 
-import hashlib
-import re
-from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 
-from timenet_lib.files import write_atomically
+from timenet_lib.files import sha256
 
-MAX_BYTES = 1_000_000
-MAX_LINES = 25
 NUMBERS_MIME = "application/vnd.timenet.metrics+json"  # of what a cell records
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _INJECTED = {"injected-parameters", "papermill-error-cell-tag"}
 _KEPT_CELL_METADATA = ("tags", "jupyter", "editable", "deletable")
 _KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
-_ABSOLUTE_PATH = re.compile(
-    r"(?<![\w.:/])/(?:home|root|tmp|work|workspace|Users|usr|var|opt|mnt|private|content)/[\w.-]+|\b[A-Z]:\\+\w+"
-)
-_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 
 
 def normalise(nb: NotebookNode) -> NotebookNode:
@@ -36,7 +27,7 @@ def normalise(nb: NotebookNode) -> NotebookNode:
     cells = [_cell(cell) for cell in nb.cells if not is_injected(cell)]
     count = 0
     for index, cell in enumerate(cells):
-        cell["id"] = hashlib.sha256(f"{index}\n{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
+        cell["id"] = sha256(f"{index}\n{cell.cell_type}\n{cell.source}".encode())[:12]
         if cell.cell_type == "code":
             count += bool(cell.source.strip())
             cell["execution_count"] = count if cell.source.strip() else None
@@ -47,20 +38,10 @@ def normalise(nb: NotebookNode) -> NotebookNode:
     return nbformat.from_dict({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
 
 
-def normalise_file(path: str | Path) -> bool:
-    """Normalise a notebook in place; tell whether that changed it."""
-    path = Path(path)
-    before = path.read_bytes()
-    after = dump(normalise(nbformat.reads(before.decode(), as_version=4)))
-    if after != before:
-        write_atomically(path, after)
-    return after != before
-
-
 def sources_hash(nb: NotebookNode) -> str:
     """Compute the SHA-256 of all cells' kinds and sources, without injected cells."""
     parts = [f"{cell.cell_type}\0{cell.source}" for cell in nb.cells if not is_injected(cell)]
-    return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()
+    return sha256("\0\0".join(parts).encode())
 
 
 def stamp(nb: NotebookNode) -> None:
@@ -78,62 +59,6 @@ def recorded_numbers(nb: NotebookNode) -> dict[str, float | int]:
     outputs = [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
     found = [output.get("data", {}).get(NUMBERS_MIME, {}) for output in outputs]
     return {name: value for numbers in found for name, value in numbers.items()}
-
-
-def check(nb_path: str | Path) -> list[str]:
-    """List what keeps a notebook from being committed, a line for each problem."""
-    raw = Path(nb_path).read_bytes()
-    nb = nbformat.reads(raw.decode(), as_version=4)
-    problems = []
-    if len(raw) > MAX_BYTES:
-        problems.append(f"is {len(raw) / 1e6:.2f} MB, more than {MAX_BYTES / 1e6:g} MB")
-    if dump(normalise(nb)) != raw:
-        problems.append("is not normalised")
-    stamped = nb.metadata.get("timenet", {}).get("sources")
-    if stamped is None:
-        problems.append("was not executed by the runner: it carries no hash of its sources")
-    elif stamped != sources_hash(nb):
-        problems.append("its outputs stem from other sources: run it again")
-    if not any("parameters" in cell.metadata.get("tags", ()) for cell in nb.cells):
-        problems.append("has no cell tagged 'parameters'")
-    for number, cell in enumerate(nb.cells, start=1):
-        problems += [f"cell {number} {problem}" for problem in _cell_problems(cell)]
-    return problems
-
-
-def _cell_problems(cell: NotebookNode) -> list[str]:
-    if cell.cell_type != "code":
-        return []
-    problems = []
-    lines = len(cell.source.splitlines())
-    if lines > MAX_LINES:
-        problems.append(f"has {lines} lines, more than {MAX_LINES}")
-    for output in cell.outputs:
-        text = _text(output)
-        if output.output_type == "error":
-            problems.append(f"ended in {output.ename}: {output.evalue}")
-        if output.get("name") == "stderr":
-            problems.append(f"wrote to stderr: {text.strip().splitlines()[0] if text.strip() else ''}")
-        for mime in output.get("data", {}):
-            if mime.startswith("image/") and not output.metadata.get(mime, {}).get("alt"):
-                problems.append("shows a picture without alt text: show(figure, name) gives it one")
-        if found := _ABSOLUTE_PATH.search(text):
-            problems.append(f"shows an absolute path: {found.group()}")
-        if found := _ADDRESS.search(text):
-            problems.append(f"shows a memory address, which differs with every run: {found.group()}")
-    return problems
-
-
-def _text(output: NotebookNode) -> str:
-    data = output.get("data", {})
-    parts = [output.get("text", ""), *output.get("traceback", ())]
-    parts += [str(value) for mime, value in data.items() if not mime.startswith(("image/", "application/"))]
-    return plain("\n".join(parts))
-
-
-def plain(text: str) -> str:
-    """Remove ANSI colours."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def _cell(cell: NotebookNode) -> NotebookNode:
@@ -162,5 +87,4 @@ def _outputs(outputs: list[NotebookNode], count: int | None) -> list[NotebookNod
 
 
 def dump(nb: NotebookNode) -> bytes:
-    """Write a notebook as the bytes of its file."""
     return (nbformat.writes(nb, version=nbformat.NO_CONVERT, indent=1) + "\n").encode()

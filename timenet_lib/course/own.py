@@ -102,7 +102,6 @@ class Screen:
         return int(found[-1]) if found else 0
 
     def text(self) -> str:
-        """Join the command and what it printed."""
         return "\n".join([self.title, *(line for line in self.lines if line)])
 
 

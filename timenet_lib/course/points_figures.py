@@ -57,7 +57,6 @@ def draw_blobs(ax: Axes, c: Int[Tensor, " b"]) -> None:
 
 
 def draw_points(ax: Axes, x: Float[Tensor, "b 2"], c: Int[Tensor, " b"], *, size: float, alpha: float = 1.0) -> None:
-    """Draw points in the colour and with the marker of their class."""
     for label in c.unique().tolist():
         u, v = x[c == label].T.numpy()
         colour, marker, name = CLASS_COLOURS[label], CLASS_MARKERS[label], f"$x_1$, {CLASSES[label]}"
@@ -74,28 +73,23 @@ def draw_ways(ax: Axes, way: Float[Tensor, "n b 2"], c: Int[Tensor, " b"], colou
 
 
 def legend(figure: Figure) -> None:
-    """Put one legend of all panels under them."""
     entries = {label: h for ax in figure.axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=len(entries), markerscale=1.7)
 
 
-@styled()
 def pairs_figure(panels: Mapping[str, Coupled], *, count: int = 60) -> Figure:
     """Draw the straight paths between the first so many x0 and x1 of each panel."""
-    figure, axes = plane_figure(list(panels))
-    for ax, (name, columns) in zip(axes, panels.items(), strict=True):
-        x0, x1, c = (x[:count] for x in columns)
-        draw_ways(ax, torch.stack([x0, x1]), c, colour=look(name)[1])
-    legend(figure)
-    return figure
+    paths = {name: (torch.stack([x0, x1]), c) for name, (x0, x1, c) in panels.items()}
+    return trajectories_figure(paths, count=count, blobs=False)
 
 
 @styled()
-def trajectories_figure(panels: Mapping[str, Path], *, count: int = 80) -> Figure:
+def trajectories_figure(panels: Mapping[str, Path], *, count: int = 80, blobs: bool = True) -> Figure:
     """Draw the trajectories of the first so many points of each panel, on the blobs that they should reach."""
     figure, axes = plane_figure(list(panels))
     for ax, (name, (path, c)) in zip(axes, panels.items(), strict=True):
-        draw_blobs(ax, c[:count])
+        if blobs:
+            draw_blobs(ax, c[:count])
         draw_ways(ax, path[:, :count], c[:count], colour=look(name)[1])
     legend(figure)
     return figure

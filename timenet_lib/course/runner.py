@@ -9,14 +9,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import click
 import nbformat
 import papermill
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillException, PapermillExecutionError
 
 from timenet_lib.course.figures import read_manifest
-from timenet_lib.course.kernel import PeakMemory, private_kernel
-from timenet_lib.course.notebooks import is_injected, plain, recorded_numbers, stamp
+from timenet_lib.course.kernel import peak_memory, private_kernel
+from timenet_lib.course.notebooks import is_injected, recorded_numbers, stamp
 from timenet_lib.errors import InputError
 
 _NEAR_TIMEOUT = 0.9
@@ -93,17 +94,17 @@ def run_notebooks(
     out.mkdir(parents=True, exist_ok=True)
     results = []
     with private_kernel(env, no_network) as kernel:
-        for notebook in notebooks:
-            options = {
-                "kernel_manager_class": kernel,
-                "execution_timeout": timeout,
-                "start_timeout": max(60, timeout),
-                "progress_bar": _bar(notebook, stream),
-            }
-            result = RunResult(Path(notebook), out / Path(notebook).name)
-            _run(result, parameters, options)
-            if result.output.exists():
-                _read_outputs(result, parameters, timeout, stderr_is_error=stderr_is_error)
+        options = {"kernel_manager_class": kernel, "execution_timeout": timeout, "start_timeout": max(60, timeout)}
+        for notebook in map(Path, notebooks):
+            result = RunResult(notebook, out / notebook.name)
+            failure = _execute(result, parameters, {**options, "progress_bar": _bar(notebook, stream)})
+            executed = nbformat.read(result.output if result.output.exists() else notebook, as_version=4)
+            result.metrics = recorded_numbers(executed)
+            result.figures = _figures_since(time.time() - result.seconds, out, parameters.get("figure_dir"))
+            result.error = _find_error(executed, failure, timeout=timeout, stderr_is_error=stderr_is_error)
+            if result.error is None:
+                stamp(executed)
+                nbformat.write(executed, result.output)
             results.append(result)
     return results
 
@@ -116,13 +117,18 @@ def _bar(notebook: Path, stream: Any) -> dict[str, Any] | bool:
 
 def format_table(results: Sequence[RunResult]) -> str:
     """Make a table of all results and, below it, every failure in full."""
-    head = ("notebook", "seconds", "peak MB", "numbers", "figures")
-    lines = [_row([[cell] for cell in head]), _row([["-" * len(cell)] for cell in head])]
+    head = ["notebook", "seconds", "peak MB", "numbers", "figures"]
+    rows = [head, ["-" * len(cell) for cell in head]]
     for result in results:
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
         name = result.notebook.stem + ("" if result.error is None else "  FAILED")
-        columns = [name, f"{result.seconds:.0f}", f"{result.peak_memory_mb:.0f}", numbers, ", ".join(result.figures)]
-        lines.append(_row([textwrap.wrap(cell, width) for cell, width in zip(columns, _WIDTHS, strict=True)]))
+        rows.append([name, f"{result.seconds:.0f}", f"{result.peak_memory_mb:.0f}", numbers, ", ".join(result.figures)])
+    lines = []
+    for row in rows:
+        columns = [textwrap.wrap(cell, width) for cell, width in zip(row, _WIDTHS, strict=True)]
+        for cells in zip_longest(*columns, fillvalue=""):
+            parts = [f"{cell:{align}{width}}" for cell, align, width in zip(cells, _ALIGN, _WIDTHS, strict=True)]
+            lines.append("  ".join(parts).rstrip())
     for result in results:
         if (error := result.error) is not None:
             source, message = textwrap.indent(error.source, "    | "), textwrap.indent(error.message, "    ")
@@ -130,17 +136,10 @@ def format_table(results: Sequence[RunResult]) -> str:
     return "\n".join(lines)
 
 
-def _row(columns: Sequence[Sequence[str]]) -> str:
-    lines = []
-    for cells in zip_longest(*columns, fillvalue=""):
-        parts = [f"{cell:{align}{width}}" for cell, align, width in zip(cells, _ALIGN, _WIDTHS, strict=True)]
-        lines.append("  ".join(parts).rstrip())
-    return "\n".join(lines)
-
-
 def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
     """Refuse what papermill only warns of: a misspelt parameter, a notebook without a parameters cell."""
-    if _parameters_cell(nbformat.read(notebook, as_version=4)) is None:
+    cells = nbformat.read(notebook, as_version=4).cells
+    if not any("parameters" in cell.metadata.get("tags", ()) for cell in cells):
         raise InputError(f"{notebook.name} has no cell tagged 'parameters'")
     known = papermill.inspect_notebook(str(notebook))
     for name in parameters:
@@ -150,21 +149,11 @@ def _check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
             raise InputError(f"{notebook.name} has no parameter {name!r}{hint}")
 
 
-def _parameters_cell(nb: NotebookNode) -> int | None:
-    return next((i for i, cell in enumerate(nb.cells) if "parameters" in cell.metadata.get("tags", ())), None)
-
-
-def _run(result: RunResult, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Execute a copy of one notebook; fill in what it took and the error that stopped it, if one did."""
-    source = nbformat.read(result.notebook, as_version=4)
-    at_parameters, started, began = _parameters_cell(source), [0], time.monotonic()
+def _execute(result: RunResult, parameters: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """Execute a copy of one notebook, fill in what it took, and return the error that stopped it, if one did."""
     result.output.unlink(missing_ok=True)
-
-    def number(index: int) -> int:
-        """Count a cell of the copy, from 1, as in the source: papermill has put one in."""
-        return index if parameters and at_parameters is not None and index > at_parameters else index + 1
-
-    with PeakMemory() as memory:
+    began, failure = time.monotonic(), ""
+    with peak_memory() as taken:
         try:
             papermill.execute_notebook(
                 str(result.notebook),
@@ -172,47 +161,38 @@ def _run(result: RunResult, parameters: Mapping[str, Any], options: Mapping[str,
                 dict(parameters),
                 kernel_name="python3",
                 cwd=str(result.output.parent),
-                on_cell_start=lambda cell, cell_index: started.append(number(cell_index)),
                 **options,
             )
         except PapermillExecutionError as error:
-            result.error = _error(number(error.cell_index), error.source, "\n".join(error.traceback))
+            failure = "\n".join(error.traceback)
         except (PapermillException, TimeoutError, RuntimeError) as error:
-            cell = max(1, started[-1])
-            result.error = _error(cell, source.cells[cell - 1].source, f"{type(error).__name__}: {error}")
-    result.seconds, result.peak_memory_mb = time.monotonic() - began, memory.mb
+            failure = f"{type(error).__name__}: {error}"
+    result.seconds, result.peak_memory_mb = time.monotonic() - began, max(taken)
+    return failure
 
 
-def _error(cell: int, source: str, message: str) -> CellError:
-    lines = source.strip().splitlines()
-    head = lines[:_HEAD_LINES] + (["..."] if len(lines) > _HEAD_LINES else [])
-    return CellError(cell, "\n".join(head), plain(message))
-
-
-def _read_outputs(
-    result: RunResult, parameters: Mapping[str, Any], timeout: float | int, *, stderr_is_error: bool
-) -> None:
-    """Fill in what an executed notebook found and wrote; stamp it if nothing went wrong."""
-    executed = nbformat.read(result.output, as_version=4)
-    result.metrics = recorded_numbers(executed)
-    result.figures = _figures_since(time.time() - result.seconds, result.output.parent, parameters.get("figure_dir"))
-    result.error = result.error or _complaint(executed, timeout, stderr_is_error=stderr_is_error)
-    if result.error is None:
-        stamp(executed)
-        nbformat.write(executed, result.output)
-
-
-def _complaint(executed: NotebookNode, timeout: float | int, *, stderr_is_error: bool) -> CellError | None:
-    """Find what counts as a failure though no cell raised: a cell near its timeout, or one that wrote to stderr."""
+def _find_error(
+    executed: NotebookNode, failure: str, *, timeout: float | int, stderr_is_error: bool
+) -> CellError | None:
+    """Find the cell that failed, the last to be started, or one that nearly timed out or wrote to stderr."""
     cells = [cell for cell in executed.cells if not is_injected(cell)]
-    for number, cell in enumerate(cells, start=1):
+    if failure:
+        started = [i for i, cell in enumerate(cells) if cell.metadata.get("papermill", {}).get("start_time")]
+        return _error(cells, max(started, default=0), failure)
+    for i, cell in enumerate(cells):
         seconds = cell.metadata.get("papermill", {}).get("duration") or 0
         if seconds > _NEAR_TIMEOUT * timeout:
-            return _error(number, cell.source, f"took {seconds:.0f} of the {timeout:g} seconds a cell may take")
+            return _error(cells, i, f"took {seconds:.0f} of the {timeout:g} seconds a cell may take")
         written = "".join(output.text for output in cell.get("outputs", ()) if output.get("name") == "stderr")
         if stderr_is_error and written:
-            return _error(number, cell.source, f"wrote to stderr:\n{written}")
+            return _error(cells, i, f"wrote to stderr:\n{written}")
     return None
+
+
+def _error(cells: Sequence[NotebookNode], i: int, message: str) -> CellError:
+    lines = cells[i].source.strip().splitlines()
+    head = lines[:_HEAD_LINES] + (["..."] if len(lines) > _HEAD_LINES else [])
+    return CellError(i + 1, "\n".join(head), click.unstyle(message))
 
 
 def _figures_since(began: float, out: Path, figure_dir: Any) -> list[str]:

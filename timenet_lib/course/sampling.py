@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from timenet_lib.course import formulas
-from timenet_lib.course.models import Example, check_names, recorded
+from timenet_lib.course.models import Example, check_names, recorded, stack
 from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, styled, to_display
 from timenet_lib.course.viewer import Panel, Viewer
 from timenet_lib.detector import TimeNet
 from timenet_lib.evidence.flows import FLOWS, format_flows, fresh_noise
 from timenet_lib.losses import flow_loss
-from timenet_lib.models import Reconstruction
 from timenet_lib.path import Pairs
 from timenet_lib.solvers import Velocity, full_t
 
@@ -81,13 +80,14 @@ def training_figure(records: Mapping[str, Mapping[str, Any]], by_t: Mapping[str,
     return figure
 
 
-def draw_bars(ax: Axes, heights: Mapping[str, Sequence[float]], classes: Sequence[str]) -> None:
-    """Draw a group of bars per class, a bar per method."""
-    place, width = np.arange(len(classes)), 0.8 / len(heights)
+def draw_bars(ax: Axes, heights: Mapping[str, Sequence[float]], groups: Sequence[str], **ticks: Any) -> None:
+    """Draw a group of bars per class or the like, a bar per method."""
+    place, width = np.arange(len(groups)), 0.8 / len(heights)
     for i, (name, each) in enumerate(heights.items()):
         shift = (i - (len(heights) - 1) / 2) * width
-        ax.bar(place + shift, each, width, color=COLOURS[name], label=LABELS[name])
-    ax.set_xticks(place, classes, rotation=30, ha="right")
+        ax.bar(place + shift, each, width, color=COLOURS.get(name), label=LABELS.get(name, name))
+    look: dict[str, Any] = {"rotation": 30, "ha": "right", **ticks}
+    ax.set_xticks(place, groups, **look)
 
 
 def classes_figure(heights: Mapping[str, Sequence[float]], classes: Sequence[str], label: str) -> Figure:
@@ -99,21 +99,13 @@ def classes_figure(heights: Mapping[str, Sequence[float]], classes: Sequence[str
     return figure
 
 
-def rebuilt_panel(
-    title: str, method: str, runs: Sequence[Reconstruction], *, image: int, readouts: Sequence[str]
-) -> Panel:
-    """Make the panel of what a method rebuilds of one image of the batch, a frame per t."""
-    frames = [to_display(run.x1_hat[image]) for run in runs]
-    return Panel(title, frames, readouts=readouts, colour=COLOURS[method])
-
-
 def steps_explorer(
     model: TimeNet, examples: Sequence[Example], ts: Sequence[float], *, seed: int, start: float, methods: Sequence[str]
 ) -> Viewer:
     """Make a viewer that slides t: each example noised, rebuilt in one step and in ten by some of the flows."""
     check_names(examples)
-    x1 = torch.stack([e.x1 for e in examples])
-    c = model.labels([e.class_name for e in examples])
+    x1, classes = stack(examples)
+    c = model.labels(classes)
     runs = {
         (m, n): [model.reconstruct(x1, c, m, t=t, seed=seed, num_steps=n) for t in ts] for m in methods for n in (1, 10)
     }
@@ -124,7 +116,8 @@ def steps_explorer(
         for (method, steps), each in runs.items():
             errors = [f"squared error {float((r.x1_hat[i] - example.x1).square().mean()):.4f}" for r in each]
             title = f"{method.replace('_', ' ')}, {steps} step{'s' * (steps > 1)}"
-            items[example.name].append(rebuilt_panel(title, method, each, image=i, readouts=errors))
+            frames = to_display(torch.stack([r.x1_hat[i] for r in each]))
+            items[example.name].append(Panel(title, frames, readouts=errors, colour=COLOURS[method]))
     alt = (
         "For one image and a noise level t chosen by a slider: the image, the noised image, and what "
         f"{' and '.join(LABELS[m] for m in methods)} rebuilds of it in one step and in ten."

@@ -12,10 +12,12 @@ from torch import Tensor
 from timenet_lib.course import formulas
 from timenet_lib.course.contours import FOUND
 from timenet_lib.course.models import Example, check_names
+from timenet_lib.course.sampling import draw_bars
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
 from timenet_lib.course.viewer import Panel, Viewer
-from timenet_lib.data.folder import FolderIndex, load_masks
+from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import TimeNet
+from timenet_lib.errors import DataError
 from timenet_lib.evidence.experiment import measure, percent
 from timenet_lib.evidence.tables import choices_table as choices
 from timenet_lib.evidence.testset import KEYS, Scored, TestSet, metrics
@@ -176,11 +178,10 @@ def curves_figure(roc: Mapping[str, tuple], pro: Mapping[str, tuple], limit: flo
 def rates_figure(found: Mapping[str, Sequence[float]], transforms: Sequence[str]) -> Figure:
     """Draw PRO, one bar per way to compute it, for several monotone transforms of the same scores."""
     figure, axes = new_figure(1, 1, (7.0, 2.6))
-    places, width = np.arange(len(transforms)), 0.8 / len(found)
-    for k, (name, values) in enumerate(found.items()):
-        bars = axes[0, 0].bar(places + (k - (len(found) - 1) / 2) * width, values, width, label=name)
+    draw_bars(axes[0, 0], found, transforms, rotation=0, ha="center")
+    for bars in axes[0, 0].containers:
         axes[0, 0].bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
-    axes[0, 0].set(xticks=places, xticklabels=transforms, ylabel="PRO", ylim=(0, 1.05))
+    axes[0, 0].set(ylabel="PRO", ylim=(0, 1.05))
     axes[0, 0].legend(loc="upper right", ncols=2)
     return figure
 
@@ -190,7 +191,9 @@ Row = tuple[float | None, ...]
 
 def load_test(index: FolderIndex, model: TimeNet) -> TestSet:
     """Load the test images of a folder; one without masks is a DataError: half of the notebook is about pixels."""
-    load_masks(index.test, model.preset.image_size)
+    for sample in index.test:
+        if sample.defective and sample.mask_path is None:
+            raise DataError(f"{sample.path}: no mask for this defective image; use image-level metrics only")
     return TestSet.load(index, model)
 
 
@@ -208,7 +211,6 @@ def choices_table(test: TestSet, rebuilt: Sequence[tuple[Reconstruction, Distanc
 
 
 def format_choices(rows: Mapping[str, Row]) -> str:
-    """Format the rows as a table of percentages."""
     width = max(map(len, rows))
     lines = [f"{'':<{width}}  I-AUROC P-AUROC     PRO"]
     lines += [f"{name:<{width}}  " + " ".join(f"{percent(v):>7}" for v in values) for name, values in rows.items()]

@@ -21,6 +21,14 @@ STROKES = (  # what "show me one" draws, in shares of the image
 PALETTE, WIDTH = 5, 4  # colours of an image, pixels of the brush
 FAILED = 0.5  # a repair that leaves more of the error has failed
 RED = "#e62828"
+SORTS = {  # of colours
+    "first": "the first colour of each image, which stands out most",
+    "own": f"all its {PALETTE} colours",
+    "least": "the colour that stands out least",
+    "white": "white",
+    "black": "black",
+    "red": f"a bright red, {RED}",
+}
 
 
 class Trial(NamedTuple):
@@ -49,18 +57,11 @@ def try_strokes(model: TimeNet, examples: Sequence[Example]) -> dict[str, Trial]
     """Draw the first scripted stroke on each sound image in many colours, and see what TimeNet makes of it."""
     sound = [e for e in examples if not e.mask.any()]
     threshold = model.calibrated("timenet").threshold
-    results: dict[str, list[tuple[bool, float]]] = {k: [] for k in ("first", "own", "least", "white", "black", "red")}
+    results: dict[str, list[tuple[bool, float]]] = {sort: [] for sort in SORTS}
     for e in sound:
         picture = to_display(e.x1)
         own = palette(picture)
-        sorts = {
-            "first": own[:1],
-            "own": own,
-            "least": own[-1:],
-            "white": ["#ffffff"],
-            "black": ["#000000"],
-            "red": [RED],
-        }
+        sorts = dict(zip(SORTS, (own[:1], own, own[-1:], ["#ffffff"], ["#000000"], [RED]), strict=True))
         colours = list(dict.fromkeys(c for each in sorts.values() for c in each))
         drawn, strokes = zip(*(draw_stroke(picture, STROKES[0], colour) for colour in colours), strict=True)
         x1 = as_float(torch.from_numpy(np.stack(drawn)).movedim(-1, 1))
@@ -93,16 +94,8 @@ def draw_stroke(
 
 def trial_words(trials: Mapping[str, Trial]) -> str:
     """Say what the trial found, as items of the page's list."""
-    names = {
-        "first": "the first colour of each image, which stands out most",
-        "own": f"all its {PALETTE} colours",
-        "least": "the colour that stands out least",
-        "white": "white",
-        "black": "black",
-        "red": f"a bright red, {RED}",
-    }
     rows = [
-        f"<li>{names[k]}: {t.found} of {t.strokes} found, {100 * t.left:.0f} % left"
+        f"<li>{SORTS[k]}: {t.found} of {t.strokes} found, {100 * t.left:.0f} % left"
         f"{', a failed repair' if t.left > FAILED else ''}</li>"
         for k, t in trials.items()
     ]
@@ -113,4 +106,4 @@ def trial_words(trials: Mapping[str, Trial]) -> str:
         f"above {100 * FAILED:.0f} % it is called failed."
     )
     hardest = min(trials, key=lambda k: trials[k].found / trials[k].strokes)
-    return "\n".join([f"<li>{words}", "<ul>", *rows, "</ul>", f"The smallest share is found in {names[hardest]}.</li>"])
+    return "\n".join([f"<li>{words}", "<ul>", *rows, "</ul>", f"The smallest share is found in {SORTS[hardest]}.</li>"])

@@ -32,15 +32,12 @@ COLOURS = {
     "noise": "#767676",
 }
 LABELS = {
-    "input": "input",
     "mask": "true mask",
     "flow_0": "flow 0",
     "flow_1": "flow 1 (reflow)",
     "flow_2": "flow 2 (reflow twice)",
     "timenet": "TimeNet",
-    "noise": "noise",
 }
-_FURTHER_COLOURS = ["#CC79A7", "#F0E442"]
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
@@ -52,9 +49,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
-    "axes.prop_cycle": cycler(
-        color=[COLOURS[key] for key in ("flow_0", "flow_1", "timenet", "mask")] + _FURTHER_COLOURS
-    ),
+    "axes.prop_cycle": cycler(color=["#0072B2", "#E69F00", "#009E73", MASK_COLOUR, "#CC79A7", "#F0E442"]),
     "font.family": "DejaVu Sans",  # the one font that matplotlib brings along
     "font.size": 10,
     "axes.titlesize": 10,
@@ -183,7 +178,6 @@ def _shared_range(cells: Sequence[Cell] | np.ndarray) -> Heat | None:
 
 
 def _draw_cell(ax: Axes, cell: Cell, colour: str | None) -> None:
-    """Draw one cell, framed in its method's colour."""
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=cell is not None, color=colour or "#B0B0B0", linewidth=2 if colour else 0.8)

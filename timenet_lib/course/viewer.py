@@ -25,12 +25,12 @@ from PIL import Image
 from timenet_lib.course.figures import render
 from timenet_lib.course.style import new_figure, styled
 from timenet_lib.errors import InputError
-from timenet_lib.files import write_atomically
 from timenet_lib.pictures import Number
 
 _IN_A_ROW = 5
 _PANEL_WIDTH, _ROW_WIDTH, _GAP = 192, 900, 12  # JupyterLab on a small screen leaves about 920 pixels
 _HERE = Path(__file__).parent
+_WEBP: tuple[dict[str, Any], ...] = ({"quality": 80}, {"lossless": True})  # the smaller one is kept
 _MARGIN = 2  # around every frame in a sheet, so that none bleeds into the next
 
 
@@ -55,8 +55,7 @@ class Viewer(anywidget.AnyWidget):
     `panels` are the panels of the only item, or those of each item by its name; all items have the same titles.
     `values` are the slider's, `value` the nearest to start at; `label` is its name, as in "t = 0.83". `size` is the
     panels' greatest width in CSS pixels (192, or what lets five stand in one row): frames are enlarged by whole and
-    half numbers only. `quality` is that of WebP; what is smaller without loss is kept without. `formulas` are MathML
-    (see `formulas.py`), which the exported page shows above the pictures.
+    half numbers only. `formulas` are MathML (see `formulas.py`), which the exported page shows above the pictures.
     """
 
     _esm = _HERE / "viewer.js"
@@ -73,17 +72,13 @@ class Viewer(anywidget.AnyWidget):
         *,
         alt: str,
         value: Number | None = None,
-        item: str | None = None,
         choice_label: str = "image",
         format: str = ".2f",
         size: int | None = None,
-        quality: int = 80,
         formulas: Sequence[str] = (),
     ) -> None:
         items = {key: list(each) for key, each in panels.items()} if isinstance(panels, Mapping) else {"": list(panels)}
         _check(items, values, alt)
-        if item is not None and item not in items:
-            raise InputError(f"no item {item!r} in the viewer; there are {', '.join(items)}")
         count = len(next(iter(items.values())))
         columns = math.ceil(count / math.ceil(count / _IN_A_ROW))
         content = {
@@ -95,22 +90,13 @@ class Viewer(anywidget.AnyWidget):
             "alt": alt,
         }
         step = 0 if value is None else int(np.argmin(np.abs(np.asarray(values, dtype=float) - value)))
-        self._quality, self._formulas = quality, tuple(formulas)
-        content |= self._encoded(items)
-        super().__init__(content=content, step=step, item=0 if item is None else list(items).index(item))
+        self.alt, self._formulas = alt, tuple(formulas)
+        super().__init__(content=content | self._encoded(items), step=step)
 
     def _encoded(self, items: Mapping[str, Sequence[Panel]]) -> dict[str, Any]:
         """Encode the items for the front end, and keep them for the still picture."""
         self._panels = list(items.values())
-        named = [
-            {"name": name, "panels": [_encode(panel, self._quality) for panel in each]} for name, each in items.items()
-        ]
-        return {"items": named}
-
-    @property
-    def alt(self) -> str:
-        """What the viewer shows, in words."""
-        return self.content["alt"]
+        return {"items": [{"name": name, "panels": list(map(_encode, each))} for name, each in items.items()]}
 
     def __repr__(self) -> str:
         return f"Viewer: {self.alt}"
@@ -121,12 +107,8 @@ class Viewer(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        picture = {"text/plain": repr(self), "image/png": base64.b64encode(self.still()).decode()}
+        picture = {"text/plain": repr(self), "image/png": base64.b64encode(render(self.still_figure())).decode()}
         return data | picture, metadata | {"image/png": {"alt": self.alt}}
-
-    def still(self) -> bytes:
-        """Draw the present state as a PNG."""
-        return render(self.still_figure())
 
     @styled()
     def still_figure(self) -> Figure:
@@ -168,11 +150,6 @@ class Viewer(anywidget.AnyWidget):
             state=json.dumps(state, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         )
 
-    def to_html(self, path: str | Path, title: str) -> Path:
-        """Write the viewer's page to a path."""
-        write_atomically(Path(path), self.page(title).encode())
-        return Path(path)
-
 
 def fill(template: Path, **parts: str) -> str:
     """Put parts into a page's template, each in place of @@its name@@."""
@@ -208,7 +185,7 @@ def _at(frames: Sequence[Any], step: int) -> Any:
     return frames[min(step, len(frames) - 1)]
 
 
-def _encode(panel: Panel, quality: int) -> dict[str, Any]:
+def _encode(panel: Panel) -> dict[str, Any]:
     """Encode a panel for the front end, its frames in one sheet: `columns` per row, each in a margin."""
     frames = _frames(panel)
     height, width = frames[0].shape[:2]
@@ -229,15 +206,12 @@ def _encode(panel: Panel, quality: int) -> dict[str, Any]:
         "count": len(frames),
         "columns": columns,
         "margin": _MARGIN,
-        "sheet": _data_uri(Image.fromarray(sheet), quality),
+        "sheet": min((data_uri(Image.fromarray(sheet), "webp", method=4, **how) for how in _WEBP), key=len),
     }
 
 
-def _data_uri(sheet: Image.Image, quality: int) -> str:
-    """Encode as WebP, with loss or without, whichever is smaller."""
-    encoded = []
-    for options in ({"quality": quality}, {"lossless": True}):
-        buffer = io.BytesIO()
-        sheet.save(buffer, format="webp", method=4, **options)
-        encoded.append(buffer.getvalue())
-    return f"data:image/webp;base64,{base64.b64encode(min(encoded, key=len)).decode()}"
+def data_uri(picture: Image.Image, format: str, **options: Any) -> str:
+    """Write a picture as an address that holds it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return f"data:image/{format};base64,{base64.b64encode(buffer.getvalue()).decode()}"
