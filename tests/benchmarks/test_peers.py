@@ -16,23 +16,7 @@ from timenet_lib.errors import InputError, WeightsError
 from timenet_lib.evidence import peers
 from timenet_lib.evidence.benchmark import DDIM_TS, METHODS, SAYS, Rivals, format_benchmark, run_benchmark
 from timenet_lib.evidence.experiment import scored
-from timenet_lib.evidence.peers import (
-    DIFFUSION_STEPS,
-    as_t,
-    ddim_reconstruct,
-    diffused,
-    diffusion_loss,
-    diffusion_scheduler,
-    draem_loss,
-    draem_network,
-    draem_scores,
-    load_diffusion,
-    load_draem,
-    patchcore,
-    quiet_libraries,
-    stride_for,
-    train_peers,
-)
+from timenet_lib.evidence.peers import draem_network
 from timenet_lib.evidence.testset import KEYS, TestSet, metrics
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
@@ -51,7 +35,7 @@ class Oracle(torch.nn.Module):
     """The velocity of diffusion for images that are known; keeps the timesteps at which it was asked."""
 
     def forward(self, x, t, c):
-        k = ((1 - t) * (DIFFUSION_STEPS - 1)).round().long()
+        k = ((1 - t) * (peers.DIFFUSION_STEPS - 1)).round().long()
         self.asked.append(int(k[0]))
         a = self.scheduler.alphas_cumprod[k].sqrt()[:, None, None, None]
         s = (1 - a**2).sqrt()
@@ -61,23 +45,23 @@ class Oracle(torch.nn.Module):
 def test_ddim_with_the_true_velocity_gives_the_image_back():
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[peers]'")
     net = Oracle()
-    net.scheduler = diffusion_scheduler()
+    net.scheduler = peers.diffusion_scheduler()
     for t in (0.5, 0.83, 0.95):
         net.asked = []
-        x1_hat = ddim_reconstruct(net, X1, torch.zeros(2, dtype=torch.long), t=t)
+        x1_hat = peers.ddim_reconstruct(net, X1, torch.zeros(2, dtype=torch.long), t=t)
         assert torch.allclose(x1_hat, X1, atol=1e-3)
-        stride = stride_for(net.scheduler, t, 10)
+        stride = peers.stride_for(net.scheduler, t, 10)
         assert net.asked == [stride * i - 1 for i in range(10, 0, -1)]
         kept = net.scheduler.alphas_cumprod[net.asked[0]]
         assert abs(kept.sqrt() / (kept.sqrt() + (1 - kept).sqrt()) - t) < 0.01
-    assert stride_for(net.scheduler, 0.6, 10) > stride_for(net.scheduler, 0.83, 10)
+    assert peers.stride_for(net.scheduler, 0.6, 10) > peers.stride_for(net.scheduler, 0.83, 10)
 
 
 def test_the_diffusion_loss_does_not_depend_on_the_batch():
     pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[peers]'")
-    net, draw = UNet(CI.unet_config(2)), partial(diffused, IMAGES, torch.arange(6) % 2, step=3, seed=0)
+    net, draw = UNet(CI.unet_config(2)), partial(peers.diffused, IMAGES, torch.arange(6) % 2, step=3, seed=0)
     with torch.no_grad():
-        both, one = (diffusion_loss(net, draw(samples=some)) for some in (range(4), range(2, 3)))
+        both, one = (peers.diffusion_loss(net, draw(samples=some)) for some in (range(4), range(2, 3)))
     assert torch.allclose(both[2], one[0], rtol=1e-4)
 
 
@@ -90,7 +74,7 @@ def test_patchcore_finds_what_it_has_not_seen_and_repeats_itself():
     test[1, :, 8:16, 8:16] = 255
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     c = torch.zeros(2, dtype=torch.long)
-    found = patchcore(model, flat)(test, c, 1)
+    found = peers.patchcore(model, flat)(test, c, 1)
     scores, maps = found.scores, found.maps
     assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert scores.shape == (2,)
@@ -98,10 +82,10 @@ def test_patchcore_finds_what_it_has_not_seen_and_repeats_itself():
     assert scores[1] > 10 * scores[0]
     assert maps[1, 12, 12] > maps[1, 28, 28]
     assert not features.training
-    first = patchcore(model, IMAGES)(test, c, 1)
+    first = peers.patchcore(model, IMAGES)(test, c, 1)
     np.random.random(5)  # noqa: NPY002
     torch.rand(5)  # both global generators have moved on
-    again = patchcore(model, IMAGES)(test, c, 1)
+    again = peers.patchcore(model, IMAGES)(test, c, 1)
     assert torch.equal(first.scores, again.scores)
 
 
@@ -141,7 +125,7 @@ def narrow():
 def trained(make_run, narrow, tmp_path_factory):
     both_libraries()
     out = tmp_path_factory.mktemp("peers")
-    train_peers(make_run(out))
+    peers.train_peers(make_run(out))
     return out
 
 
@@ -164,14 +148,14 @@ def rivals(index, model, trained):
 def test_warnings_are_kept_from_the_reader_inside_only():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with quiet_libraries():
+        with peers.quiet_libraries():
             warnings.warn("theirs", stacklevel=1)
         with pytest.raises(UserWarning, match="ours"):
             warnings.warn("ours", stacklevel=1)
 
 
 def test_trained_peers_come_back_frozen_as_they_were_left(trained, make_run, tmp_path):
-    diffusion, draem = load_diffusion(trained), load_draem(trained)
+    diffusion, draem = peers.load_diffusion(trained), peers.load_draem(trained)
     for name, net in (("diffusion", diffusion), ("draem", draem)):
         record = read_record(trained, name)
         assert (record["training"]["steps"], record["classes"], record["parents"]) == (2, ["button", "die"], {})
@@ -183,15 +167,15 @@ def test_trained_peers_come_back_frozen_as_they_were_left(trained, make_run, tmp
     start = seeded(lambda: UNet(diffusion.config), 0, "diffusion")
     assert not torch.equal(diffusion.backbone.head[2].weight, start.backbone.head[2].weight)  # it has learnt
     again = tmp_path / "again"
-    train_peers(make_run(again))
+    peers.train_peers(make_run(again))
     for name in ("diffusion", "draem"):
         assert (again / f"{name}.safetensors").read_bytes() == (trained / f"{name}.safetensors").read_bytes()
     before = {p.name: p.stat().st_mtime_ns for p in again.glob("*.safetensors")}
     assert len(before) == 2
-    train_peers(make_run(again, resume=True))
+    peers.train_peers(make_run(again, resume=True))
     assert {p.name: p.stat().st_mtime_ns for p in again.glob("*.safetensors")} == before
     with pytest.raises(InputError, match="already holds diffusion"):
-        train_peers(make_run(again))
+        peers.train_peers(make_run(again))
 
 
 def test_the_budgets_are_those_of_both_flows(make_run, monkeypatch, tmp_path, narrow):
@@ -204,7 +188,7 @@ def test_the_budgets_are_those_of_both_flows(make_run, monkeypatch, tmp_path, na
     monkeypatch.setattr(Run, "train", train)
     monkeypatch.setattr(Run, "record", lambda *_: {})
     monkeypatch.setattr(Run, "finish", lambda *_: None)
-    train_peers(make_run(tmp_path, steps=None))
+    peers.train_peers(make_run(tmp_path, steps=None))
     steps = CI.flow_steps + CI.reflow_steps
     assert asked == {"diffusion": (steps, CI.learning_rate), "draem": (steps, 1e-3)}
 
@@ -244,7 +228,7 @@ def test_draems_loss_wants_the_clean_image_and_the_mask(textures):
 
     def loss(rebuilt, mask):
         net = Known(rebuilt, mask)
-        values = draem_loss(net, synthesiser.batch(3, range(4)))
+        values = peers.draem_loss(net, synthesiser.batch(3, range(4)))
         assert torch.allclose(net.asked, (x_a + 1) / 2)
         assert 0 <= net.asked.min() < 0.2 < 0.8 < net.asked.max() <= 1
         assert len(values) == 4
@@ -261,12 +245,12 @@ def test_draem_scores_an_image_by_the_maximum_of_its_map_whatever_stands_beside_
     pytest.importorskip("anomalib", reason="anomalib is not installed: pip install -e '.[peers]'")
     net = seeded(lambda: draem_network(8), 0, "test").train()
     images = IMAGES.repeat(6, 1, 1, 1)  # more than one batch
-    maps, scores, _ = draem_scores(net, images)
+    maps, scores, _ = peers.draem_scores(net, images)
     assert maps.shape == (36, 32, 32)
     assert torch.equal(scores, maps.amax(dim=(1, 2)))
     assert 0 <= maps.min() < maps.max() <= 1
     assert torch.allclose(maps[30:], maps[:6], atol=1e-5)
-    alone = draem_scores(net, images[4:5]).scores
+    alone = peers.draem_scores(net, images[4:5]).scores
     assert torch.allclose(alone, scores[4:5], atol=1e-5)
     rebuilt = net.reconstructive_subnetwork((as_float(images[:1]) + 1) / 2)  # images go in as [0, 1]
     both = torch.cat([(as_float(images[:1]) + 1) / 2, rebuilt], dim=1)
@@ -274,11 +258,11 @@ def test_draem_scores_an_image_by_the_maximum_of_its_map_whatever_stands_beside_
 
 
 def test_ddim_is_rebuilt_from_its_best_level_on_validation(model, tests, rivals, index, trained):
-    net, v = load_diffusion(trained), rivals.held_out
+    net, v = peers.load_diffusion(trained), rivals.held_out
 
     def by_hand(images, c, t, seed):
         x1 = as_float(images)
-        return scored(model, [model.distances(x1, ddim_reconstruct(net, x1, c, t=t, seed=seed))])
+        return scored(model, [model.distances(x1, peers.ddim_reconstruct(net, x1, c, t=t, seed=seed))])
 
     found = METHODS["ddim"](rivals)(tests.images, tests.c, 2)
     chosen = found.about["chosen"]["ddim"]
@@ -302,8 +286,8 @@ def test_the_peers_take_part_in_the_benchmark(model, tests, rivals, trained):
     assert {name: len(row["seeds"]["pro"]) for name, row in rows.items()} == {"ddim": 2, "patchcore": 1, "draem": 1}
     assert rows["ddim"]["seeds"]["pro"][0] != rows["ddim"]["seeds"]["pro"][1]
     found = {
-        "draem": draem_scores(load_draem(trained), tests.images),
-        "patchcore": patchcore(model, rivals.known.images)(tests.images, tests.c, 0),
+        "draem": peers.draem_scores(peers.load_draem(trained), tests.images),
+        "patchcore": peers.patchcore(model, rivals.known.images)(tests.images, tests.c, 0),
     }
     for name, each in found.items():
         mean = metrics(tests, each)["mean"]
@@ -325,4 +309,4 @@ def test_a_missing_library_is_said_with_its_cure():
 
 
 def test_the_networks_t_is_1_at_the_image():
-    assert as_t(torch.tensor([0, 999])).tolist() == [1.0, 0.0]
+    assert peers.as_t(torch.tensor([0, 999])).tolist() == [1.0, 0.0]

@@ -197,7 +197,7 @@ def test_no_test_image_takes_part_in_a_choice(index, model, tests, small_grid):
 def test_the_best_t_is_found_once_and_recorded(model, tests, rivals, monkeypatch):
     asked = []
 
-    def counted(held_out, at):
+    def counted(held_out, at, ts):
         asked.append(len(held_out.images))
         return choose_t(held_out, at, ts=(0.6, 0.7))
 

@@ -111,8 +111,8 @@ def test_the_cost_is_what_the_record_says_or_what_was_noted(monkeypatch):
 def test_the_command_lists_the_records_and_says_the_cost_before_it_begins(counted, tmp_path, monkeypatch):
     listed = CliRunner().invoke(main, ["reproduce"])
     assert listed.exit_code == 0
-    for name, kept in RECORDS.items():
-        (line,) = [each for each in listed.output.splitlines() if f" {kept.file} " in each]
+    for name, file in RECORDS.items():
+        (line,) = [each for each in listed.output.splitlines() if f" {file} " in each]
         assert line.startswith(name)
     assert "flow_0 " in listed.output
     refused = CliRunner().invoke(main, ["reproduce", "gian"])

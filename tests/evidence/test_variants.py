@@ -70,9 +70,9 @@ def moved(tpn):
 )
 def test_what_a_variant_trains(model, training, name, expected):
     """Both the adapters and the head of T start at zero: what is still zero after some steps got no gradient."""
-    tpn, history = train_variant(model, name, training, steps=3)
+    tpn, losses = train_variant(model, name, training, steps=3)
     assert moved(tpn) == expected
-    assert history.step == 3
+    assert len(losses) == 3
 
 
 def test_loud_adapters_and_fresh_weights_start_elsewhere(model):

@@ -19,12 +19,12 @@ from timenet_lib.detector import TimeNet, calibrate_folder
 from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.evaluate import format_table
-from timenet_lib.evidence.records import note
+from timenet_lib.evidence.records import note, read
 from timenet_lib.evidence.testset import stratified as stratified
 from timenet_lib.files import sha256
 from timenet_lib.pictures import outline
 from timenet_lib.presets import Preset, get_preset
-from timenet_lib.weights import has_stage, shipped_weights
+from timenet_lib.weights import has_stage
 
 
 def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device: str = "cpu") -> TimeNet:
@@ -105,26 +105,26 @@ def load_example(sample: Sample, size: int) -> Example:
     return Example(f"{sample.class_name}, {kind}", sample.class_name, load_image(sample.path, size), mask=mask)
 
 
-def recorded(preset: str, file: str, show: Callable[[dict[str, Any]], str], *about: str) -> str:
+def recorded(preset: str, name: str, show: Callable[[dict[str, Any]], str], *about: str) -> str:
     """Format a record of the shipped weights by a function of it, labelled as recorded.
 
     about names entries for the first line, as words with the entry's key in braces.
     """
     if preset != "demo":
         return f"nothing is recorded for preset {preset}: weights of preset demo are shipped"
-    results = json.loads((shipped_weights(preset) / file).read_text())
-    head = ", ".join([f"{note(file) or 'recorded'}: preset {preset}", *(words.format_map(results) for words in about)])
+    results = read(name)
+    head = ", ".join([f"{note(name) or 'recorded'}: preset {preset}", *(words.format_map(results) for words in about)])
     return f"{head}\nby: {results['command']}\n\n{show(results)}"
 
 
 def recorded_table(preset: str) -> str:
     """Format the table that was measured when the shipped weights were made, labelled as recorded."""
-    return recorded(preset, "evaluation.json", format_table, "seed {seed}", "t = {t}", "{images} test images")
+    return recorded(preset, "evaluation", format_table, "seed {seed}", "t = {t}", "{images} test images")
 
 
 def recorded_extractors() -> str:
     """Format what the tasks of the embedded extractor reached, as a table of percentages, labelled as recorded."""
-    results = json.loads((shipped_weights("demo") / "extractor_tasks.json").read_text())
+    results = read("extractors")
     width = max(map(len, results["rows"]))
     head = note("extractors") or "recorded"
     lines = [f"{head}: preset {results['preset']}, seed {results['seed']}; I-AUROC / P-AUROC / PRO"]

@@ -139,9 +139,9 @@ def t_maps_figure(model: TimeNet, examples: Sequence[Example], t: float, *, seed
 
 def recorded_variants(preset: str) -> str:
     """Show what became of algorithm 2 with one part changed, labelled as recorded."""
-    return recorded(preset, "tpn_variants.json", format_variants, "seed {seed}", "{steps} steps each", "t = {t}")
+    return recorded(preset, "variants", format_variants, "seed {seed}", "{steps} steps each", "t = {t}")
 
 
 def recorded_gain(preset: str) -> str:
     """Show what the TPN adds to flow 1 on the test draw, labelled as recorded."""
-    return recorded(preset, "gain.json", format_gain, "noise seeds {seeds}")
+    return recorded(preset, "gain", format_gain, "noise seeds {seeds}")

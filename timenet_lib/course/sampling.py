@@ -143,4 +143,4 @@ def recorded_training(model: TimeNet) -> str:
 
 def recorded_flows(preset: str) -> str:
     """Show what was measured of the shipped flows, labelled as recorded."""
-    return recorded(preset, "flows.json", format_flows)
+    return recorded(preset, "flows", format_flows)

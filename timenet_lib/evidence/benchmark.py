@@ -18,7 +18,6 @@ from timenet_lib.console import Say, quiet
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import BATCH, TimeNet
-from timenet_lib.errors import InputError
 from timenet_lib.evidence.evaluate import CANDIDATE_TS, choose_t
 from timenet_lib.evidence.experiment import (
     DRAWS,
@@ -26,7 +25,6 @@ from timenet_lib.evidence.experiment import (
     Measured,
     Method,
     check_names,
-    compare,
     gain,
     how_made,
     keep_nothing,
@@ -39,6 +37,7 @@ from timenet_lib.evidence.intervals import ends
 from timenet_lib.evidence.peers import ddim_reconstruct, draem_scores, load_diffusion, load_draem, patchcore
 from timenet_lib.evidence.testset import KEYS, Scored, TestSet, metrics
 from timenet_lib.path import as_float
+from timenet_lib.unet import UNet
 
 DDIM_STEPS = 10
 DDIM_TS = (0.6, 0.75, 0.83, 0.92)  # among which the diffusion model's best noise level is chosen
@@ -67,26 +66,23 @@ class Rivals:
             self.chosen[name] = choose()
         return self.chosen[name]
 
-    def peers_folder(self) -> Path:
-        """Get the folder of the trained peers. Raises InputError if they are not trained."""
-        if self.peers is None:
-            raise InputError("the peers are not trained: give the folder of train_peers")
-        return self.peers
 
-    def rebuilding(self, rebuild: Callable[[Tensor, Tensor], Tensor]) -> Method:
-        """Make the method of a function from images in [-1, 1] and classes to reconstructions."""
+def rebuilding(model: TimeNet, rebuild: Callable[[Tensor, Tensor, int], Tensor]) -> Method:
+    """Make the method of a function from a batch of images in [-1, 1], classes and seed to reconstructions."""
 
-        def score(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
-            return scored(self.model, compare(self.model, images, rebuild(as_float(images), c)))
+    def score(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
+        batches = [(as_float(x), k) for x, k in zip(images.split(BATCH), c.split(BATCH), strict=True)]
+        parts = model.share_out(lambda batch: model.distances(batch[0], rebuild(batch[0], batch[1], seed)), batches)
+        return scored(model, parts)
 
-        return score
+    return score
 
 
 def class_mean(rivals: Rivals) -> Method:
     """Rebuild every image as the mean training image of its class."""
     images, labels = rivals.known.images, rivals.known.labels
     means = {int(k): as_float(images[labels == k]).mean(dim=0) for k in labels.unique()}
-    return rivals.rebuilding(lambda x1, c: torch.stack([means[int(k)] for k in c]))
+    return rebuilding(rivals.model, lambda x1, c, seed: torch.stack([means[int(k)] for k in c]))
 
 
 def nearest_image(rivals: Rivals) -> Method:
@@ -97,51 +93,38 @@ def nearest_image(rivals: Rivals) -> Method:
         own = as_float(images[labels == k])
         return own[(own - x).square().flatten(1).sum(dim=1).argmin()]
 
-    return rivals.rebuilding(lambda x1, c: torch.stack([nearest_of(*each) for each in zip(x1, c, strict=True)]))
+    return rebuilding(rivals.model, lambda x1, c, seed: torch.stack(list(map(nearest_of, x1, c))))
 
 
-def at_best_t(flow: str) -> Callable[[Rivals], Method]:
-    """Make a flow's method at the t that was chosen on validation images."""
+def at_best_t(
+    name: str, start: Callable[[Rivals], Callable[..., Method]], ts: Sequence[float] = CANDIDATE_TS
+) -> Callable[[Rivals], Method]:
+    """Make a method at the t that is the best of ts on validation images; start gives the method at any t."""
 
     def make(rivals: Rivals) -> Method:
         def score(images: Tensor, c: Tensor, seed: int) -> Scored:
-            found = rivals.choose(flow, lambda: choose_t(rivals.held_out, partial(of_model, rivals.model, flow)))
-            return of_model(rivals.model, flow, t=found["best_t"], chosen={flow: found})(images, c, seed)
+            at = start(rivals)
+            found = rivals.choose(name, lambda: choose_t(rivals.held_out, at, ts=ts))
+            return at(t=found["best_t"])(images, c, seed)._replace(about={"chosen": {name: found}})
 
         return score
 
     return make
 
 
-def ddim(rivals: Rivals) -> Method:
-    """Rebuild every image by a diffusion model of flow_0's shape in ten DDIM steps, from its best t on validation."""
-    model = rivals.model
+def ddim(model: TimeNet, net: UNet, *, t: float) -> Method:
+    """Rebuild every image by a diffusion model of flow_0's shape in ten DDIM steps from t."""
 
-    def at(*, t: float) -> Method:
-        net = load_diffusion(rivals.peers_folder(), model.device)
+    def rebuild(x1: Tensor, c: Tensor, seed: int) -> Tensor:
+        x1, c = x1.to(model.device), c.to(model.device)
+        return ddim_reconstruct(net, x1, c, t=t, seed=seed, num_steps=DDIM_STEPS)
 
-        def score(images: Tensor, c: Tensor, seed: int) -> Scored:
-            batches = zip(images.split(BATCH), c.split(BATCH), strict=True)
-            rebuilt = [
-                ddim_reconstruct(
-                    net, as_float(x).to(model.device), k.to(model.device), t=t, seed=seed, num_steps=DDIM_STEPS
-                )
-                for x, k in batches
-            ]
-            return scored(model, compare(model, images, torch.cat(rebuilt).cpu()))
-
-        return score
-
-    def score(images: Tensor, c: Tensor, seed: int) -> Scored:
-        found = rivals.choose("ddim", lambda: choose_t(rivals.held_out, at, ts=DDIM_TS))
-        return at(t=found["best_t"])(images, c, seed)._replace(about={"chosen": {"ddim": found}})
-
-    return score
+    return rebuilding(model, rebuild)
 
 
 def draem(rivals: Rivals) -> Method:
     """Score by anomalib's DRAEM, which draws nothing at random once it is trained."""
-    return lambda images, c, seed: draem_scores(load_draem(rivals.peers_folder(), rivals.model.device), images)
+    return lambda images, c, seed: draem_scores(load_draem(rivals.peers, rivals.model.device), images)
 
 
 def timenet_tuned(rivals: Rivals) -> Method:
@@ -190,22 +173,19 @@ def tune(
     return best
 
 
-def own(name: str) -> Callable[[Rivals], Method]:
-    """Make the method of one of the model's own, at its working point."""
-    return lambda rivals: of_model(rivals.model, name)
-
-
 METHODS: dict[str, Callable[[Rivals], Method]] = {
     "class_mean": class_mean,
     "nearest": nearest_image,
-    "flow_0": own("flow_0"),
-    "flow_1": own("flow_1"),
-    "flow_0_best_t": at_best_t("flow_0"),
-    "flow_1_best_t": at_best_t("flow_1"),
-    "ddim": ddim,
+    "flow_0": lambda rivals: of_model(rivals.model, "flow_0"),
+    "flow_1": lambda rivals: of_model(rivals.model, "flow_1"),
+    "flow_0_best_t": at_best_t("flow_0", lambda rivals: partial(of_model, rivals.model, "flow_0")),
+    "flow_1_best_t": at_best_t("flow_1", lambda rivals: partial(of_model, rivals.model, "flow_1")),
+    "ddim": at_best_t(
+        "ddim", lambda rivals: partial(ddim, rivals.model, load_diffusion(rivals.peers, rivals.model.device)), DDIM_TS
+    ),
     "patchcore": lambda rivals: patchcore(rivals.model, rivals.known.images),
     "draem": draem,
-    "timenet": own("timenet"),
+    "timenet": lambda rivals: of_model(rivals.model, "timenet"),
     "timenet_tuned": timenet_tuned,
 }
 
@@ -257,11 +237,9 @@ def row_name(results: Mapping[str, Any], name: str) -> str:
     """Name a method as its row does, with the t that was chosen for it: "DDIM, 10 steps, t = 0.92"."""
     found = results.get("chosen_on_validation", {}).get(name.removesuffix("_best_t"), {})
     said = SAYS.get(name, name)
-    if "best_t" not in found or not (name == "ddim" or name.endswith("_best_t")):
-        return said
-    return (
-        f"{said.removesuffix(', best t')}, t = {found['best_t']}" if name == "ddim" else f"{said} = {found['best_t']}"
-    )
+    if "best_t" in found and name.endswith("_best_t"):
+        return f"{said} = {found['best_t']}"
+    return f"{said}, t = {found['best_t']}" if "best_t" in found and name == "ddim" else said
 
 
 def format_benchmark(results: Mapping[str, Any]) -> str:
@@ -273,6 +251,6 @@ def format_benchmark(results: Mapping[str, Any]) -> str:
         cells = []
         for key in KEYS:
             low, high = row["interval"].get(key, [None, None])
-            cells.append(f"{percent(row['mean'][key])} ({percent(low).strip()} to {percent(high).strip()})")
+            cells.append(f"{percent(row['mean'][key])} ({percent(low)} to {percent(high)})")
         lines.append(f"{names[name]:<{width}}" + "".join(f"{cell:>25}" for cell in cells))
     return "\n".join(lines)

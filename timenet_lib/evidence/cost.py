@@ -26,11 +26,10 @@ from timenet_lib.console import Say, quiet
 from timenet_lib.data.training_set import load_training_set, training_index
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.errors import InputError
-from timenet_lib.evidence.benchmark import DDIM_STEPS
-from timenet_lib.evidence.experiment import Keep, keep_nothing, scored
+from timenet_lib.evidence.benchmark import DDIM_STEPS, ddim
+from timenet_lib.evidence.experiment import Keep, Method, keep_nothing, of_model
 from timenet_lib.evidence.peers import (
     CORESET_MOST,
-    ddim_reconstruct,
     draem_scores,
     fit_patchcore,
     load_diffusion,
@@ -97,7 +96,7 @@ def network_costs(preset: Preset, num_classes: int) -> list[Cost]:
 
 
 def training_costs(preset: Preset, num_classes: int) -> list[TrainingCost]:
-    """Count what it costs to train flow_0, flow_1 and the TPN, counted on tensors that have shapes and no values."""
+    """Count what it costs to train flow_0, flow_1 and the TPN, on tensors that have shapes and no values."""
     config = preset.unet_config(num_classes)
     features = build_extractor(preset.extractor, "random", preset.levels).to("meta")
     vgg = Lpips().to("meta") if preset.lpips == "vgg" else nn.Module()
@@ -105,14 +104,9 @@ def training_costs(preset: Preset, num_classes: int) -> list[TrainingCost]:
     with torch.device("meta"):
         flow, frozen, tpn = UNet(config), UNet(config).requires_grad_(False), TPN(config, preset.t)
         x, t, c = torch.empty(1, 3, config.image_size, config.image_size), torch.empty(1), torch.empty(1).long()
-
-    def flow_step() -> Tensor:
-        return flow_loss(flow, Pairs(x, x, t, c=c)).mean()
-
-    def tpn_step() -> Tensor:
-        return tpn_loss(SteeredFlow(frozen, tpn), Repairs(x, x, x, t=t, c=c), lpips=lpips).mean()
-
-    flow_cost, tpn_cost = of_a_step(flow_step, flow), of_a_step(tpn_step, tpn, frozen, features, vgg)
+    pairs, repairs = Pairs(x, x, t, c=c), Repairs(x, x, x, t=t, c=c)
+    flow_cost = of_a_step(lambda: flow_loss(flow, pairs), flow)
+    tpn_cost = of_a_step(lambda: tpn_loss(SteeredFlow(frozen, tpn), repairs, lpips=lpips), tpn, frozen, features, vgg)
     return [
         TrainingCost("flow_0", preset.flow_steps * preset.batch_size, *flow_cost),
         TrainingCost("flow_1", preset.reflow_steps * preset.batch_size, *flow_cost),
@@ -130,7 +124,7 @@ def of_a_step(loss: Callable[[], Tensor], trained: nn.Module, *frozen: nn.Module
 
     with FlopCounterMode(display=False) as counter:
         with saved_tensors_hooks(keep, lambda x: x):
-            value = loss()
+            value = loss().mean()
         value.backward()
     weights = {p.untyped_storage()._cdata for module in (trained, *frozen) for p in module.parameters()}
     each = sum(storage.nbytes() for address, storage in kept.items() if address not in weights)
@@ -165,23 +159,14 @@ class Route(NamedTuple):
 def route(model: TimeNet, name: str, peers: Path | None = None) -> Route:
     """Build a method's whole path, of rivals from their folder; classes do not matter for cost: all are the first."""
 
-    def of_reconstruction(rebuild: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def score(images: Tensor) -> Tensor:
-            x1 = as_float(images)
-            d = model.distances(x1, rebuild(x1, torch.zeros(len(x1), dtype=torch.long)))
-            return scored(model, [d]).scores
-
-        return score
+    def scores(method: Method) -> Callable[[Tensor], Tensor]:
+        return lambda images: method(images, torch.zeros(len(images), dtype=torch.long), 0).scores
 
     if name in OWN:
         method, steps = OWN[name]
-        assert model.models.flow_1 is not None
-        modules: list[nn.Module] = [model.models.flow_1, model.features]
-        if method == "timenet":
-            assert model.models.tpn is not None
-            modules.append(model.models.tpn)
-        rebuilt = of_reconstruction(lambda x1, c: model.reconstruct(x1, c, method, num_steps=steps).x1_hat)
-        return Route(rebuilt, tuple(modules), steps)
+        stages = ("flow_1", "tpn") if method == "timenet" else ("flow_1",)
+        modules = (*(getattr(model.models, stage) for stage in stages), model.features)
+        return Route(scores(of_model(model, method, num_steps=steps)), modules, steps)
     if name not in RIVALS:
         raise InputError(f"no method {name!r}: choose one of {', '.join((*OWN, *RIVALS))}")
     if name == "patchcore":
@@ -190,30 +175,24 @@ def route(model: TimeNet, name: str, peers: Path | None = None) -> Route:
         few = memory.get_buffer("memory_bank")  # what the full memory holds does not change the cost, its size does
         memory.register_buffer("memory_bank", few.repeat(-(-CORESET_MOST // len(few)), 1)[:CORESET_MOST])
         return Route(lambda images: memory(as_float(images)).pred_score.flatten(), (model.features,), 0)
-    if peers is None:
-        raise InputError(f"{name} is not trained: give the folder of train_peers")
     if name == "draem":
         net = load_draem(peers)
         return Route(lambda images: draem_scores(net, images).scores, (net,), 0)
     diffusion = load_diffusion(peers)
-    rebuilt = of_reconstruction(
-        lambda x1, c: ddim_reconstruct(diffusion, x1, c, t=model.preset.t, seed=0, num_steps=DDIM_STEPS)
-    )
-    return Route(rebuilt, (diffusion, model.features), DDIM_STEPS)
+    return Route(scores(ddim(model, diffusion, t=model.preset.t)), (diffusion, model.features), DDIM_STEPS)
 
 
 @torch.no_grad()
 def measure_one(
     weights: str, name: str, *, peers: Path | None = None, images: int = 64, rounds: int = 5
 ) -> dict[str, Any]:
-    """Measure a method's costs, measured in this process; images/s is the median over the rounds."""
+    """Measure a method's costs in this process; images/s is the median over the rounds."""
     with quiet_libraries():
         model = TimeNet.from_pretrained(weights)
         found = route(model, name, peers)
         size = model.preset.image_size
-        x = torch.randint(
-            0, 256, (images, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-        )
+        g = torch.Generator().manual_seed(0)
+        x = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8, generator=g)
         with FlopCounterMode(display=False) as counter:
             found.score(x[:1])
         seconds = []

@@ -72,7 +72,7 @@ def squared_errors(
 
 
 def strangeness(x1: Float[Tensor, "b 3 h w"], c: Tensor) -> Float[Tensor, " b"]:
-    """Return, for each image, the mean squared difference of two images of its class: what "another object" would be.
+    """Compute, for each image, the mean squared difference of two images of its class: what "another object" would be.
 
     NaN for a class with a single image.
     """

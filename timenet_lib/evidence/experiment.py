@@ -8,7 +8,7 @@ bootstrap, so that any two methods are compared on the same draws. The modules a
 import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import lru_cache, partial, reduce
 from operator import getitem
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -30,8 +30,7 @@ from timenet_lib.scopes import score_maps
 from timenet_lib.score import Distances
 
 DRAWS = 1000  # of the bootstrap
-
-
+once = lru_cache(maxsize=1)  # of the same tensors: rows that differ only in how they score share one reconstruction
 Method = Callable[[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"], int], Scored]
 
 
@@ -48,17 +47,12 @@ def scored(
     return Scored(maps, image_score(maps, scoring.padded), dict(about))
 
 
-def of_model(
-    model: TimeNet, method: str, *, t: float | None = None, num_steps: int = 1, scope: str = "set", **about: Any
-) -> Method:
+def of_model(model: TimeNet, method: str, *, t: float | None = None, num_steps: int = 1, scope: str = "set") -> Method:
     """Make the method of one of the model's own: rebuild from t in num_steps, compare, score by formula (5)."""
-    about = {"t": model.preset.t if t is None else t, **about}
+    about = {"t": model.preset.t if t is None else t}
 
     def score(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
-        if num_steps == 1:
-            parts = model.parts(images, c, method, t=t, seed=seed)
-        else:
-            parts = compare(model, images, rebuilt(model, method, t=t, num_steps=num_steps)(images, c, seed))
+        parts = model.parts(images, c, method, t=t, seed=seed, num_steps=num_steps)
         return scored(model, parts, scope=scope, method=method, about=about)
 
     return score
@@ -76,18 +70,6 @@ def rebuilt(
         return torch.cat(model.share_out(part, list(zip(images.split(BATCH), c.split(BATCH), strict=True))))
 
     return once(rebuild)
-
-
-def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Remember the last result: rows that differ only in how they score share one reconstruction."""
-    last: list[Any] = []
-
-    def remembering(*arguments: Any) -> Any:
-        if not last or any(a is not b for a, b in zip(arguments, last[0], strict=True)):
-            last[:] = [arguments, function(*arguments)]
-        return last[1]
-
-    return remembering
 
 
 def compare(
@@ -142,22 +124,18 @@ def measure(
     draws of the bootstrap, 0 none; kinds adds the metrics of each kind of defect.
     """
     counts = draw_counts({k: tests.defective[tests.rows(k)] for k in tests.classes}, draws) if draws else {}
-    found = {}
-    for name, method in methods.items():
-        some = seeds[:1] if name in one_seed else seeds
 
-        def work(method: Method = method, name: str = name, some: Sequence[int] = some) -> dict[str, Any]:
-            runs, drawn = [], []
-            for seed in some:
-                say(f"{name}, seed {seed}: {len(tests.images)} images")
-                result = method(tests.images, tests.c, seed)
-                runs.append({**metrics(tests, result, kinds=kinds), **result.about})
-                drawn.append(metric_draws(tests, result, counts))
-            return {"runs": runs, "draws": {k: np.mean([d[k] for d in drawn], axis=0).tolist() for k in drawn[0]}}
+    def work(name: str) -> dict[str, Any]:
+        runs, drawn = [], []
+        for seed in seeds[:1] if name in one_seed else seeds:
+            say(f"{name}, seed {seed}: {len(tests.images)} images")
+            result = methods[name](tests.images, tests.c, seed)
+            runs.append({**metrics(tests, result, kinds=kinds), **result.about})
+            drawn.append(metric_draws(tests, result, counts))
+        return {"runs": runs, "draws": {k: np.mean([d[k] for d in drawn], axis=0).tolist() for k in drawn[0]}}
 
-        kept = keep(name, work)
-        found[name] = Measured(kept["runs"], {k: np.array(v) for k, v in kept["draws"].items()})
-    return found
+    kept = {name: keep(name, partial(work, name)) for name in methods}
+    return {n: Measured(k["runs"], {key: np.array(v) for key, v in k["draws"].items()}) for n, k in kept.items()}
 
 
 def metric_draws(
@@ -237,8 +215,8 @@ def check_names(names: Iterable[str], known: Collection[str], what: str) -> None
 
 
 def percent(value: float | None) -> str:
-    """Write a fraction as a percentage of six characters, n/a for none."""
-    return f"{'n/a':>6}" if value is None else f"{100 * value:6.1f}"
+    """Write a fraction as a percentage, n/a for none."""
+    return "n/a" if value is None else f"{100 * value:.1f}"
 
 
 def own_gain(part: Mapping[str, Any], name: str) -> str:
@@ -253,6 +231,6 @@ def format_section(part: Mapping[str, Any]) -> str:
     lines = [f"{'':<{width}}  I-AUR  P-AUR    PRO   I-AUROC against {part['against']}, 95 % interval"]
     for name, row in part["rows"].items():
         weights = f"  {row['weights']} weights" if "weights" in row else ""
-        cells = " ".join(percent(row[k]) for k in KEYS)
+        cells = " ".join(f"{percent(row[k]):>6}" for k in KEYS)
         lines.append(f"{name:<{width}} {cells}   {own_gain(part, name):<24}{weights}".rstrip())
     return "\n".join(lines)

@@ -4,7 +4,7 @@ Paper: sections 2.1.3 and 2.1.4, the first two blocks of table 3. Everything is 
 the same noise, and repeated for several noise seeds. A path is straight where the velocity along it does not change.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -139,13 +139,7 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 @torch.no_grad()
 def from_noise(
-    model: TimeNet,
-    name: str,
-    *,
-    real: UInt8[Tensor, "n 3 h w"],
-    labels: Int[Tensor, " n"],
-    samples: int,
-    seed: int,
+    model: TimeNet, name: str, *, real: UInt8[Tensor, "n 3 h w"], labels: Int[Tensor, " n"], samples: int, seed: int
 ) -> dict[str, Any]:
     """Measure straightness and one-step gap, and how far samples are from real images, by 20 steps and by one.
 
@@ -215,38 +209,29 @@ def from_t(tests: TestSet, model: TimeNet, name: str, *, t: float, num_steps: in
         scores = found.scores.double().numpy()
         row = {
             "squared_error": float(errors.mean()),
-            "squared_error_interval": interval(lambda e: float(np.mean(e)), errors, strata=c.numpy()[good]),
+            "squared_error_interval": list(bootstrap_interval(np.mean, errors, strata=c.numpy()[good])),
             "perceptual_distance": float(far.mean()),
             "i_auroc_all_classes": auroc(scores, ~good),
-            "i_auroc_all_classes_interval": interval(auroc, scores, ~good, strata=~good),
+            "i_auroc_all_classes_interval": list(bootstrap_interval(auroc, scores, ~good, strata=~good)),
         }
         return found._replace(about={"rebuilt": row})
 
     return score
 
 
-def interval(metric: Callable[..., float], *arrays: np.ndarray, strata: np.ndarray) -> list[float]:
-    """Find the 95 % bootstrap interval as plain numbers."""
-    return [float(x) for x in bootstrap_interval(metric, *arrays, strata=strata)]
-
-
 def format_flows(results: Mapping[str, Any]) -> str:
     """Write the results as tables: from noise means over the seeds, from t the first seed; metrics in percent."""
-
-    def mean(values: Sequence[float]) -> float:
-        return float(np.mean(values))
-
     noise, seeds = results["from_noise"], results["seeds"]
     lines = [f"from noise: {results['samples']} samples, seeds {seeds}", f"{'':<44}{'flow_0':>9}{'flow_1':>9}"]
     for key, words in NOISE_ROWS.items():
-        lines.append(f"{words:<44}" + "".join(f"{mean(noise[name][key]):9.4f}" for name in FLOWS))
+        lines.append(f"{words:<44}" + "".join(f"{np.mean(noise[name][key]):9.4f}" for name in FLOWS))
     lines += ["", f"from t = {results['t']}: {results['images']} test images, seed {seeds[0]}"]
     lines.append(f"{'':<17}{'squared error':>14}{'perceptual':>12}{'I-AUROC':>9}{'P-AUROC':>9}{'PRO':>7}")
     for name in FLOWS:
         for steps, row in results["from_t"][name].items():
             words = f"{name}, {steps} step{'' if steps == '1' else 's'}"
             errors = f"{row['squared_error'][0]:14.5f}{row['perceptual_distance'][0]:12.4f}"
-            rates = [percent(row[key][0]).strip() for key in ("i_auroc", "p_auroc", "pro")]
+            rates = [percent(row[key][0]) for key in ("i_auroc", "p_auroc", "pro")]
             lines.append(f"{words:<17}{errors}{rates[0]:>9}{rates[1]:>9}{rates[2]:>7}")
     lines += [
         "",

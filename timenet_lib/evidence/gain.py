@@ -33,12 +33,9 @@ def measure_gain(
     flow_1 stands at its best t: that of the highest I-AUROC on the validation draw, among ts. TimeNet stands at its
     working point. The validation draw decides nothing else.
     """
-
-    def choose() -> dict[str, Any]:
-        say(f"flow_1: choosing its best t on {len(validation.images)} validation images")
-        return choose_t(validation, partial(of_model, model, "flow_1"), ts=ts, seed=seeds[0])
-
-    chosen = keep("flow_1, its best t", choose)
+    say(f"flow_1: choosing its best t on {len(validation.images)} validation images")
+    at_t = partial(of_model, model, "flow_1")
+    chosen = keep("flow_1, its best t", partial(choose_t, validation, at_t, ts=ts, seed=seeds[0]))
     at = {"flow_1": chosen["best_t"], "timenet": model.preset.t}
     methods = {name: of_model(model, name, t=t) for name, t in at.items()}
     measured = measure(tests, methods, seeds=seeds, kinds=True, say=say, keep=keep)
@@ -75,13 +72,8 @@ def format_gain(results: Mapping[str, Any]) -> str:
     lines.append(f"{'':<10}" + "".join(f"{h:>14}" for h in ("inside", "outside", "survives", "false repairs")))
     for name, row in (("flow_1", flow), ("timenet", own)):
         p = row["pairs"]
-        cells = [
-            f"{p['inside']:.4f}",
-            f"{p['outside']:.4f}",
-            f"{p['shortcut']:.2f}",
-            f"{100 * p['false_repairs']:.2f} %",
-        ]
-        lines.append(f"{name:<10}" + "".join(f"{v:>14}" for v in cells))
+        shares = f"{p['shortcut']:14.2f}{100 * p['false_repairs']:12.2f} %"
+        lines.append(f"{name:<10}{p['inside']:14.4f}{p['outside']:14.4f}{shares}")
     ratios = [own["pairs"][k] / flow["pairs"][k] for k in ("inside", "outside")]
     lines += [f"{'ratio':<10}" + "".join(f"{r:14.2f}" for r in ratios), ""]
     lines.append("I-AUROC by kind of defect, flow_1 -> timenet")

@@ -81,9 +81,9 @@ def pro_draws(normal: np.ndarray, region: np.ndarray, counts: np.ndarray) -> Flo
     return (counts @ region[:, : beyond + 1] * within * left).sum(axis=1) / (LIMIT * (counts @ region.sum(axis=1)))
 
 
-def ends(draws: Sequence[float] | np.ndarray, level: float = 0.95) -> list[float]:
-    """Find the two ends of the percentile interval of some draws."""
-    return [float(v) for v in np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])]
+def ends(draws: Sequence[float] | np.ndarray) -> list[float]:
+    """Find the two ends of the 95 % percentile interval of some draws."""
+    return np.quantile(draws, [0.025, 0.975]).tolist()
 
 
 def gain_words(gain: Sequence[float]) -> str:

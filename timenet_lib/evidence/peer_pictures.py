@@ -13,7 +13,7 @@ from timenet_lib.data.folder import Sample
 from timenet_lib.evidence.benchmark import DDIM_STEPS, METHODS, Rivals
 from timenet_lib.evidence.peers import ddim_reconstruct, draem_reconstruct, load_diffusion, load_draem
 from timenet_lib.evidence.testset import TestSet
-from timenet_lib.path import as_float
+from timenet_lib.path import as_float, as_uint8
 from timenet_lib.weights import shipped_weights
 
 FILE = "peer_pictures.safetensors"
@@ -51,13 +51,12 @@ def draw_peers(tests: TestSet, rivals: Rivals, chosen: Mapping[str, float]) -> d
     Score maps are those of the whole test set.
     """
     at = [tests.samples.index(s) for each in shown_samples(tests.samples).values() for s in each]
-    x1, folder = as_float(tests.images[at]), rivals.peers_folder()
-    net = load_diffusion(folder)
+    x1, net = as_float(tests.images[at]), load_diffusion(rivals.peers)
     rebuilt = {
         "ddim": ddim_reconstruct(net, x1, tests.c[at], t=chosen["ddim"], seed=0, num_steps=DDIM_STEPS),
-        "draem": draem_reconstruct(load_draem(folder), x1),
+        "draem": draem_reconstruct(load_draem(rivals.peers), x1),
     }
-    tensors = {f"{name}/x1_hat": ((x + 1) * 127.5).round().byte() for name, x in rebuilt.items()}
+    tensors = {f"{name}/x1_hat": as_uint8(x) for name, x in rebuilt.items()}
     for name in DRAWN:
         maps = METHODS[name](rivals)(tests.images, tests.c, 0).maps
         tensors[f"{name}/score_map"], tensors[f"{name}/range"] = maps[at].half(), map_range(maps)

@@ -21,6 +21,7 @@ from torch import Tensor
 from timenet_lib.console import needed
 from timenet_lib.detector import BATCH, TimeNet
 from timenet_lib.engine.stages import Run, seeded
+from timenet_lib.errors import InputError
 from timenet_lib.evidence.experiment import Method
 from timenet_lib.evidence.testset import Scored
 from timenet_lib.keyed import generator, image_noise, integer, key_seed
@@ -36,6 +37,7 @@ DRAEM_RATE = 1e-3
 
 
 peer = partial(needed, extra="peers")
+quiet_libraries = partial(warnings.catch_warnings, action="ignore")  # only those libraries can fix their warnings
 
 
 def diffusion_scheduler() -> Any:
@@ -120,14 +122,6 @@ class NamedLevels(torch.nn.Module):
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> dict[str, Tensor]:
         return dict(zip(self.names, self.features(x)[self.first :], strict=True))
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Hide the warnings of the peers' libraries, which only those libraries can fix."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @contextlib.contextmanager
@@ -252,13 +246,21 @@ def train_peers(run: Run) -> None:
         train_draem(run)
 
 
-def load_diffusion(folder: Path, device: str = "cpu") -> UNet:
+def trained(folder: Path | None) -> Path:
+    """Take the folder of the trained peers. Raises InputError where there is none."""
+    if folder is None:
+        raise InputError("the peers are not trained: give the folder of train_peers")
+    return folder
+
+
+def load_diffusion(folder: Path | None, device: str = "cpu") -> UNet:
     """Load the diffusion model of a folder, frozen."""
-    return load_flow(folder, "diffusion", device)[0]
+    return load_flow(trained(folder), "diffusion", device)[0]
 
 
-def load_draem(folder: Path, device: str = "cpu") -> torch.nn.Module:
+def load_draem(folder: Path | None, device: str = "cpu") -> torch.nn.Module:
     """Load the DRAEM of a folder, frozen."""
+    folder = trained(folder)
     state, _ = load_stage(folder, "draem")
     with quiet_libraries():
         net = draem_network()

@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from timenet_lib.files import sha256
-from timenet_lib.weights import read_record, shipped_weights
+from timenet_lib.weights import shipped_weights
 
 LIBRARY = Path(__file__).parents[1]
 METHOD = (
@@ -21,25 +21,15 @@ METHOD = (
     "data/images", "data/textures", "data/training_set", "evidence/experiment", "evidence/intervals",
     "evidence/testset",
 )  # fmt: skip
-
-
-class Kept(NamedTuple):
-    """A record's file, and on which test images it is measured."""
-
-    file: str
-    images: str = "test"  # or "validation": another draw of the same data set
-    shipped: bool = True  # measured with the shipped weights; False: with weights of its own
-
-
 RECORDS = {
-    "evaluation": Kept("evaluation.json"),
-    "benchmark": Kept("benchmark.json"),
-    "flows": Kept("flows.json"),
-    "gain": Kept("gain.json"),
-    "difficulty": Kept("difficulty.json", "validation"),
-    "variants": Kept("tpn_variants.json"),
-    "trainings": Kept("training_seeds.json", shipped=False),
-    "extractors": Kept("extractor_tasks.json", "validation", shipped=False),
+    "evaluation": "evaluation.json",
+    "benchmark": "benchmark.json",
+    "flows": "flows.json",
+    "gain": "gain.json",
+    "difficulty": "difficulty.json",
+    "variants": "tpn_variants.json",
+    "trainings": "training_seeds.json",
+    "extractors": "extractor_tasks.json",
 }
 # Measured before the pictures were drawn as they are today, or without saying on which. A test holds this list against
 # the records; nothing may join it, and what `timenet reproduce` makes anew leaves it.
@@ -65,7 +55,7 @@ def made_with(weights: Mapping[str, str], data_sha256: str, *code: str) -> dict[
 
 def record_path(name: str) -> Path:
     """Say where a record lies."""
-    return shipped_weights("demo") / RECORDS[name].file
+    return shipped_weights("demo") / RECORDS[name]
 
 
 def read(name: str) -> dict[str, Any]:
@@ -73,26 +63,6 @@ def read(name: str) -> dict[str, Any]:
     return json.loads(record_path(name).read_text())
 
 
-def why_stale(record: Mapping[str, Any], weights: Mapping[str, str], data_sha256: str) -> list[str]:
-    """List what a record was made with that is not today's; [] for a record of today. weights {}: of its own."""
-    data = record.get("data_sha256") or record.get("validation", {}).get("data_sha256")
-    made: Mapping[str, str] = record.get("weights_sha256") or {}
-    found = []
-    if weights and not made:
-        found.append("weights unknown")
-    elif weights and any(weights.get(name) != digest for name, digest in made.items()):
-        found.append("weights")
-    if data != data_sha256:
-        found.append("pictures" if data else "pictures unknown")
-    return found
-
-
-def shipped_hashes() -> dict[str, str]:
-    """Read the SHA-256 of the shipped stages."""
-    return {name: read_record(shipped_weights("demo"), name)["sha256"] for name in ("flow_0", "flow_1", "tpn")}
-
-
 def note(*names: str) -> str:
-    """Say that one of the records, given by name or file, is older than what it is of: OLDER, or ""."""
-    files = {RECORDS[name].file for name in STALE}
-    return OLDER if any(name in STALE or name in files for name in names) else ""
+    """Say that one of the records is older than what it is of: OLDER, or ""."""
+    return OLDER if any(name in STALE for name in names) else ""

@@ -26,21 +26,13 @@ class Reported(NamedTuple):
 def reported() -> tuple[Reported, ...]:
     """Read every reported number, in the order of the file."""
     with FILE.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        return tuple(
-            Reported(
-                r["table"], r["class"], r["method"], metric=r["metric"], value=float(r["value"]), source=r["source"]
-            )
-            for r in rows
-        )
+        rows = list(csv.reader(file))
+    return tuple(Reported._make([*key, float(value), source]) for *key, value, source in rows[1:])
 
 
 def reported_value(table: str, class_name: str, method: str, metric: str) -> float | None:
     """Look up one number in percent, None where the source has none."""
-    for row in reported():
-        if row[:4] == (table, class_name, method, metric):
-            return row.value
-    return None
+    return next((row.value for row in reported() if row[:4] == (table, class_name, method, metric)), None)
 
 
 def format_beside(results: dict[str, Any]) -> str:

@@ -129,16 +129,11 @@ def make_variants(work: Work, keep: Keep) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a record is made and printed, and the minutes it took on one core; None where nobody noted them."""
+    """How a record is made and printed, by default not, and the minutes on one core; None where nobody noted them."""
 
     make: Callable[[Work, Keep], dict[str, Any]]
-    show: Callable[[Mapping[str, Any]], str]
+    show: Callable[[Mapping[str, Any]], str] = lambda results: ""
     minutes: float | None = None
-
-
-def show_nothing(results: Mapping[str, Any]) -> str:
-    """Print nothing but the file."""
-    return ""
 
 
 RECIPES = {
@@ -146,13 +141,11 @@ RECIPES = {
         make_evaluation, lambda r: f"{format_table(r)}\n\n{format_ablations(r['ablations'])}", minutes=60
     ),
     "flows": Recipe(lambda work, keep: measure_flows(work.index, work.model, say=work.say, keep=keep), format_flows),
-    "difficulty": Recipe(lambda work, keep: measure_difficulty(work.model, say=work.say, keep=keep), show_nothing),
+    "difficulty": Recipe(lambda work, keep: measure_difficulty(work.model, say=work.say, keep=keep)),
     "gain": Recipe(make_gain, format_gain),
     "variants": Recipe(make_variants, format_variants, minutes=30),
     "trainings": Recipe(
-        lambda work, keep: measure_trainings(work.folder / "trainings", say=work.say, keep=keep),
-        show_nothing,
-        minutes=90,
+        lambda work, keep: measure_trainings(work.folder / "trainings", say=work.say, keep=keep), minutes=90
     ),
     "benchmark": Recipe(
         make_benchmark, lambda r: f"{format_benchmark(r)}\n\n{format_throughput(r.get('costs', {'methods': {}}))}", 180
@@ -185,7 +178,7 @@ def check_records(names: Iterable[str]) -> None:
     """Refuse a name that no record has, and a record that no command makes."""
     for name in names:
         if name in BY_HAND:
-            raise InputError(f"{name}: no command makes {RECORDS[name].file}: {BY_HAND[name]}")
+            raise InputError(f"{name}: no command makes {RECORDS[name]}: {BY_HAND[name]}")
         if name not in RECIPES:
             raise InputError(f"no record {name!r}; {nearest(name, RECIPES)}")
 
@@ -203,10 +196,10 @@ def list_records() -> str:
         )
     total = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
     lines += [f"{'':<43}{total:>6.1f}   in all, of 20 at most", "", f"{'record':<12}{'on one core':>13}   file"]
-    for name, kept in RECORDS.items():
+    for name, file in RECORDS.items():
         minutes = "by hand" if name in BY_HAND else minutes_words(cost(name))
         state = "older pictures" if name in STALE else "of today"
-        lines.append(f"{name:<12}{minutes:>13}   {kept.file} ({state})")
+        lines.append(f"{name:<12}{minutes:>13}   {file} ({state})")
     return "\n".join([*lines, "", "make some anew: timenet reproduce NAME..., or all: timenet reproduce all"])
 
 
@@ -219,7 +212,7 @@ def reproduce(names: Iterable[str], work: Work, *, out: Path | None = None, show
         begin, work.spared = time.perf_counter(), 0.0
         results = RECIPES[name].make(work, work.keep(name))
         seconds = time.perf_counter() - begin + work.spared
-        path = record_path(name) if out is None else out / RECORDS[name].file
+        path = record_path(name) if out is None else out / RECORDS[name]
         write_json(path, {**results, "seconds": round(seconds), "command": f"timenet reproduce {name}"})
         if name == "benchmark":
             write_atomically(path.with_name(FILE), (work.folder / FILE).read_bytes())

@@ -4,10 +4,11 @@ Paper: section 3.4. Each function lists the methods of one table for a model; th
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from timenet_lib.console import Say, quiet
 from timenet_lib.data.folder import FolderIndex
@@ -64,22 +65,20 @@ def extractors_table(model: TimeNet, names: Mapping[str, str] = PAPER_EXTRACTORS
 
     Where timm's ImageNet weights are missing, they are random (one seed each), and the row says so.
     """
-    rebuild = rebuilt(model, model.methods[-1])
+    rebuild, mine = rebuilt(model, model.methods[-1]), model.extractor["name"]
 
-    def by(name: str) -> Method:
+    def by(find: Callable[[], nn.Module]) -> Method:
         def score(images: Tensor, c: Tensor, seed: int) -> Scored:
-            features = any_weights(name, (2, 3, 4), model.device)
+            features = find()
             parts = compare(model, images, rebuild(images, c, seed), features=features)
-            return scored(model, parts, about={"weights": features.source.weights, "levels": [2, 3, 4]})
+            source = getattr(features, "source", None)
+            about = {"weights": source.weights, "levels": list(source.levels)} if source else {"weights": "?"}
+            return scored(model, parts, about=about)
 
         return score
 
-    def own(images: Tensor, c: Tensor, seed: int) -> Scored:
-        about = {"weights": model.extractor.get("weights", "?"), "levels": model.extractor.get("levels")}
-        return scored(model, compare(model, images, rebuild(images, c, seed)), about=about)
-
-    mine = model.extractor["name"]
-    return Experiment({mine: own, **{name: by(timm_name) for name, timm_name in names.items()}}, mine)
+    papers = {name: by(partial(any_weights, timm_name, (2, 3, 4), model.device)) for name, timm_name in names.items()}
+    return Experiment({mine: by(lambda: model.features), **papers}, mine)
 
 
 def any_weights(name: str, levels: tuple[int, ...], device: str) -> Extractor:
@@ -97,7 +96,7 @@ def levels_table(model: TimeNet, papers_too: bool = True) -> Experiment:
     own_parts = once(lambda images, c, seed: compare(model, images, rebuild(images, c, seed)))
     wide_parts = once(lambda images, c, seed: compare(model, images, rebuild(images, c, seed), features=wide()))
 
-    def of(kept: tuple[int, ...]) -> Method:
+    def of_own(kept: tuple[int, ...]) -> Method:
         about = {"weights": model.extractor.get("weights", "?")}
         return lambda *test: scored(model, with_levels(own_parts(*test), own, kept), about=about)
 
@@ -106,13 +105,12 @@ def levels_table(model: TimeNet, papers_too: bool = True) -> Experiment:
             model, with_levels(wide_parts(*test), WIDE, kept), about={"weights": wide().source.weights}
         )
 
-    sets = [own, *(s for n in range(len(own), 0, -1) for s in neighbours(own, n) if s != own)]
-    methods: dict[str, Method] = {f"own {label(s)}": of(s) for s in sets}
+    neighbours = [own[i : i + n] for n in range(len(own), 0, -1) for i in range(len(own) - n + 1)]
+    methods: dict[str, Method] = {f"own {label(levels)}": of_own(levels) for levels in neighbours}
     methods["pixels alone"] = lambda *test: pixels_alone(model, own_parts(*test))
-    papers = [f"WideResNet101 {label(s)}" for s in PAPER_LEVELS]
-    if papers_too:
-        methods |= dict(zip(papers, map(of_wide, PAPER_LEVELS), strict=True))
-    return Experiment(methods, f"own {label(own)}", [(papers[0], p) for p in papers[1:]])
+    papers = {f"WideResNet101 {label(levels)}": of_wide(levels) for levels in PAPER_LEVELS if papers_too}
+    first, *others = papers or [""]
+    return Experiment(methods | papers, f"own {label(own)}", [(first, name) for name in others])
 
 
 def pixels_alone(model: TimeNet, parts: Sequence[Distances]) -> Scored:
@@ -120,11 +118,6 @@ def pixels_alone(model: TimeNet, parts: Sequence[Distances]) -> Scored:
     sigma = model.scoring.sigma * model.preset.image_size / 256
     maps = torch.cat([smooth(p.pixel, sigma) for p in parts])
     return Scored(maps, image_score(maps, model.scoring.padded))
-
-
-def neighbours(levels: Sequence[int], n: int) -> list[tuple[int, ...]]:
-    """List all n neighbouring levels."""
-    return [tuple(levels[i : i + n]) for i in range(len(levels) - n + 1)]
 
 
 def label(levels: Sequence[int]) -> str:
@@ -147,7 +140,7 @@ def choices_table(
     images where they are at hand.
     """
     rebuild, last = rebuilt(model, model.methods[-1]), model.methods[-1]
-    parts = once(lambda images, c, seed: compare(model, images, rebuild(images, c, seed)))
+    parts: Callable[..., Any] = once(lambda images, c, seed: compare(model, images, rebuild(images, c, seed)))
     if made is not None:
         rebuild, parts = (lambda *_: made[0]), (lambda *_: made[1])
 

@@ -60,12 +60,10 @@ class TestSet:
         )  # fmt: skip
 
     @classmethod
-    def held_out(
-        cls, model: TimeNet, known: TrainingSet, textures: UInt8[Tensor, "m 3 h w"] | None = None, seed: int = 0
-    ) -> "TestSet":
+    def held_out(cls, model: TimeNet, known: TrainingSet, seed: int = 0) -> "TestSet":
         """Take the normal images held out from training and as many synthetic defects on them: what choices see."""
         c = model.labels([known.classes[i] for i in known.held_out_labels])
-        return cls.of_defects(with_defects(known.held_out, c, textures, seed=seed), model.classes)
+        return cls.of_defects(with_defects(known.held_out, c, seed=seed), model.classes)
 
     @classmethod
     def of_defects(cls, v: WithDefects, classes: Sequence[str]) -> "TestSet":
@@ -142,9 +140,8 @@ def mean_over_classes(classes: Mapping[str, Any]) -> dict[str, Any]:
     mean: dict[str, Any] = {}
     reasons = {}
     for key in KEYS:
-        values = {name: m[key] for name, m in classes.items()}
-        have = [v for v in values.values() if v is not None]
-        without = [name for name, v in values.items() if v is None]
+        have = [m[key] for m in classes.values() if m[key] is not None]
+        without = [name for name, m in classes.items() if m[key] is None]
         mean[key] = float(np.mean(have)) if have else None
         if without:
             reasons[key] = f"without {', '.join(without)}"

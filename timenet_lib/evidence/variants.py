@@ -4,8 +4,6 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch
@@ -14,20 +12,17 @@ from torch import Tensor, nn
 
 from timenet_lib.console import Say, quiet
 from timenet_lib.detector import TimeNet
-from timenet_lib.engine.checkpoints import History
-from timenet_lib.engine.loop import Budget, run_job
-from timenet_lib.engine.stages import lpips_weight
+from timenet_lib.engine.stages import lpips_weight, seeded
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.diagnostics import measure_failures
-from timenet_lib.evidence.experiment import Keep, Method, check_names, how_made, keep_nothing, measure, of_model
+from timenet_lib.evidence.experiment import Keep, check_names, how_made, keep_nothing, measure, of_model, percent
 from timenet_lib.evidence.testset import KEYS, Scored, TestSet
 from timenet_lib.features import build_lpips
-from timenet_lib.keyed import key_seed
 from timenet_lib.losses import tpn_loss
 from timenet_lib.presets import Preset
 from timenet_lib.synthesis import Synthesised, Synthesiser
 from timenet_lib.tpn import TPN, Adapter, SteeredFlow
-from timenet_lib.train import repairs
+from timenet_lib.train import count_steps, repairs, train
 from timenet_lib.unet import UNet
 from timenet_lib.weights import round_to_half
 
@@ -60,11 +55,6 @@ class CutOff(nn.Module):
         return self.flow(*inputs)
 
 
-def fresh(flow: UNet, t: float) -> TPN:
-    """Build a TPN with weights at random."""
-    return TPN(flow.config, t)
-
-
 def loud_adapters(flow: UNet, t: float) -> TPN:
     """Build a TPN whose adapters start as any convolution does, and not at zero."""
     tpn = TPN.from_flow(flow, t)
@@ -90,7 +80,7 @@ VARIANTS = {
     "loud": Variant("adapters not started at zero", loud_adapters),
     "t_only": Variant("T without features", TWithoutFeatures.from_flow),
     "features_only": Variant("features without T", FeaturesWithoutT.from_flow),
-    "fresh": Variant("TPN from random weights, not flow 1's", fresh),
+    "fresh": Variant("TPN from random weights, not flow 1's", lambda flow, t: TPN(flow.config, t)),
     "textures": Variant("textures only (the paper's)", changes=(("sources", ("texture",)),)),
     "mse": Variant("MSE alone", changes=(("lpips_share", 0.0),)),
     "plain_sum": Variant("MSE + LPIPS unweighted (the paper's)", changes=(("lpips_share", None),)),
@@ -107,58 +97,29 @@ class Material(NamedTuple):
 
 
 def train_variant(
-    model: TimeNet, name: str, material: Material, *, steps: int, seed: int = 0, progress: bool = False
-) -> tuple[TPN, History]:
-    """Train a TPN for the model's flow_1 with one change, for so many steps; give it, frozen, and its history."""
+    model: TimeNet, name: str, material: Material, *, steps: int, seed: int = 0
+) -> tuple[TPN, list[float]]:
+    """Train a TPN for the model's flow_1 with one change, for so many steps; give it, frozen, and its losses."""
     check_names([name], VARIANTS, "variant")
     variant, flow = VARIANTS[name], model.models.flow_1
     if flow is None:
         raise InputError("these weights hold no flow_1: train it with `timenet train reflow`")
     preset: Preset = replace(model.preset, **dict(variant.changes))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_seed(seed, "variant", "start"))
-        tpn = variant.build(flow, preset.t)
+    tpn = seeded(lambda: variant.build(flow, preset.t), seed, "variant")
     synthesiser = Synthesiser(*material, anomalous_share=preset.anomalous_share, seed=seed, sources=preset.sources)
     lpips = build_lpips(preset.lpips, model.features)
     draw = partial(repairs, synthesiser, preset.t)
     start = SteeredFlow(flow, TPN.from_flow(flow, preset.t))
     weight = lpips_weight(start, draw, lpips=lpips, share=preset.lpips_share)
-    v = SteeredFlow(CutOff(flow) if variant.cut_off else flow, tpn)
-    loss = partial(tpn_loss, lpips=lpips, lpips_weight=weight)
-    with TemporaryDirectory() as folder:
-        history = run_job(
-            v, loss, draw,
-            budget=Budget(steps), peak_rate=preset.tpn_learning_rate, batch_size=preset.batch_size,
-            checkpoint=Path(folder) / "tpn.safetensors", identity={}, progress=progress,
-        )  # fmt: skip
+    v = SteeredFlow(CutOff(flow) if variant.cut_off else flow, tpn).to(memory_format=torch.channels_last)
+    batches = train(
+        v, partial(tpn_loss, lpips=lpips, lpips_weight=weight),
+        lambda step: draw(step=step, samples=range(preset.batch_size)),
+        schedule=count_steps(steps), peak_rate=preset.tpn_learning_rate, name=name,
+    )  # fmt: skip
+    losses = [float(each.mean()) for _, each in batches]
     round_to_half(tpn)
-    return tpn.eval().requires_grad_(False), history
-
-
-def variant_method(
-    model: TimeNet, name: str, material: Material, *, pairs: Synthesised, steps: int, training_seed: int
-) -> Method:
-    """Make the method of a variant: train it, then score by it; losses and gauges on pairs go into its record.
-
-    inside and outside are squared errors in units of flow_1's, at the model's working point.
-    """
-
-    def score(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
-        t = model.preset.t
-        base = measure_failures(model, pairs, (t,), seed=seed, methods=("flow_1",))["methods"]["flow_1"]
-        tpn, history = train_variant(model, name, material, steps=steps, seed=training_seed)
-        changed = with_tpn(model, tpn)
-        gauges = measure_failures(changed, pairs, (t,), seed=seed, methods=("timenet",))["methods"]["timenet"]
-        row = {
-            "says": VARIANTS[name].says,
-            "first_loss": sum(history.losses[:10]) / len(history.losses[:10]),
-            "last_loss": sum(history.losses[-50:]) / len(history.losses[-50:]),
-            **{k: gauges[k]["mean"][0] / base[k]["mean"][0] for k in ("inside", "outside")},
-            **{k: gauges[k]["mean"][0] for k in ("t_inside", "t_outside")},
-        }
-        return of_model(changed, "timenet", row=row)(images, c, seed)
-
-    return score
+    return tpn.eval().requires_grad_(False), losses
 
 
 def measure_variants(
@@ -173,11 +134,27 @@ def measure_variants(
     say: Say = quiet,
     keep: Keep = keep_nothing,
 ) -> dict[str, Any]:
-    """Train each variant, then measure it on test images and on pairs."""
-    methods = {
-        name: variant_method(model, name, material, pairs=pairs, steps=steps, training_seed=seed) for name in names
-    }
-    measured = measure(tests, methods, seeds=(seed,), say=say, keep=keep)
+    """Train each variant, then measure it on test images and on pairs.
+
+    inside and outside are squared errors in units of flow_1's, at the model's working point.
+    """
+
+    def score(name: str, images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
+        t = model.preset.t
+        base = measure_failures(model, pairs, (t,), seed=seed, methods=("flow_1",))["methods"]["flow_1"]
+        tpn, losses = train_variant(model, name, material, steps=steps, seed=seed)
+        changed = with_tpn(model, tpn)
+        gauges = measure_failures(changed, pairs, (t,), seed=seed, methods=("timenet",))["methods"]["timenet"]
+        row = {
+            "says": VARIANTS[name].says,
+            "first_loss": sum(losses[:10]) / len(losses[:10]),
+            "last_loss": sum(losses[-50:]) / len(losses[-50:]),
+            **{k: gauges[k]["mean"][0] / base[k]["mean"][0] for k in ("inside", "outside")},
+            **{k: gauges[k]["mean"][0] for k in ("t_inside", "t_outside")},
+        }
+        return of_model(changed, "timenet")(images, c, seed)._replace(about={"row": row})
+
+    measured = measure(tests, {name: partial(score, name) for name in names}, seeds=(seed,), say=say, keep=keep)
     return {
         "variants": {name: {**m.runs[0]["row"], **m.mean()} for name, m in measured.items()},
         "steps": steps, "seed": seed, "t": model.preset.t, "pairs": len(pairs.c),
@@ -201,6 +178,6 @@ def format_variants(results: Mapping[str, Any]) -> str:
     for r in results["variants"].values():
         values = [f"{r['first_loss']:.4f}", f"{r['last_loss']:.4f}"]
         values += [f"{r[k]:.2f}" for k in ("inside", "outside", "t_inside", "t_outside")]
-        values += [f"{100 * r[k]:.1f}" if r[k] is not None else "n/a" for k in KEYS]
+        values += [percent(r[k]) for k in KEYS]
         lines.append(f"{r['says']:<{width}}" + "".join(f"{v:>10}" for v in values))
     return "\n".join(lines)
