@@ -15,6 +15,7 @@ from timenet_lib.presets import get_preset
 from timenet_lib.weights import read_record, shipped_weights
 
 DEMO = get_preset("demo")
+SHIPPED = {stage: read_record(shipped_weights("demo"), stage)["sha256"] for stage in ("flow_0", "flow_1", "tpn")}
 WEIGHTS = {"flow_0": "a" * 64, "tpn": "b" * 64}
 OF_TODAY = {"weights_sha256": WEIGHTS, "data_sha256": "d" * 64}
 OF_VALIDATION = ("difficulty", "extractors")  # measured on another draw of the same data set
@@ -47,8 +48,7 @@ def pictures():
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_record_is_of_todays_weights_and_pictures_or_is_listed_as_older(name, pictures):
     """Never add to STALE: make the record anew with `timenet reproduce`, and take it off the list."""
-    stages = () if name in OF_OWN_WEIGHTS else ("flow_0", "flow_1", "tpn")
-    weights = {stage: read_record(shipped_weights("demo"), stage)["sha256"] for stage in stages}
+    weights = {} if name in OF_OWN_WEIGHTS else SHIPPED
     reasons = why_stale(read(name), weights, pictures["validation" if name in OF_VALIDATION else "test"])
     assert bool(reasons) == (name in STALE), reasons or "it is of today: take it off records.STALE"
     if name != "variants":  # names flow 1 alone, in a field of its own
@@ -58,7 +58,7 @@ def test_a_record_is_of_todays_weights_and_pictures_or_is_listed_as_older(name, 
 def test_the_benchmark_and_the_evaluation_agree():
     benchmark, evaluation = read("benchmark"), read("evaluation")
     for record in (benchmark, evaluation, evaluation["ablations"]):
-        assert record["weights_sha256"] == shipped_hashes()
+        assert record["weights_sha256"] == SHIPPED
         assert record["data_sha256"] == benchmark["data_sha256"]
     for name in ("flow_1", "timenet"):
         for key in ("i_auroc", "pro"):

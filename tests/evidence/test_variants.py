@@ -107,9 +107,11 @@ def test_the_table_has_a_row_a_variant(model, tests, training, drawn_ci):
     assert len(format_variants(results).splitlines()) == 3
 
 
-def test_an_unknown_variant_is_refused(model, training):
+def test_an_unknown_variant_and_no_steps_are_refused(model, training):
     with pytest.raises(InputError, match=r"no variant 'half_a_loaf': choose one of whole, no_grad"):
         train_variant(model, "half_a_loaf", training, steps=1)
+    with pytest.raises(InputError, match="0 steps: at least one is needed"):
+        train_variant(model, "whole", training, steps=0)
 
 
 def test_an_untrained_tpn_gains_nothing(model, tests, drawn_ci):

@@ -104,6 +104,8 @@ def train_variant(
     variant, flow = VARIANTS[name], model.models.flow_1
     if flow is None:
         raise InputError("these weights hold no flow_1: train it with `timenet train reflow`")
+    if steps < 1:
+        raise InputError(f"{steps} steps: at least one is needed")
     preset: Preset = replace(model.preset, **dict(variant.changes))
     tpn = seeded(lambda: variant.build(flow, preset.t), seed, "variant")
     synthesiser = Synthesiser(*material, anomalous_share=preset.anomalous_share, seed=seed, sources=preset.sources)
