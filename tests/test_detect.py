@@ -135,7 +135,7 @@ def test_nothing_is_left_of_a_run_that_fails(model, folder, tmp_path, monkeypatc
     [
         ("in", InputError, "not empty: name a new folder"),
         ("in/notes.txt", InputError, r"notes\.txt is there already"),
-        ("in/notes.txt/found", OutputError, r"found cannot be made .*choose another folder"),
+        ("in/notes.txt/found", OutputError, r"found cannot be written .*choose another folder"),
         ("", InputError, "the folder that you are in"),
     ],
 )

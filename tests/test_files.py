@@ -12,9 +12,9 @@ from torch import nn
 
 from timenet_lib.calibration import FILE, read_calibration
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.errors import InputError, OutputError, WeightsError
 from timenet_lib.features import find_weights
-from timenet_lib.files import check_name, parse_json, read_json, sha256, write_json
+from timenet_lib.files import check_name, new_folder, parse_json, read_json, sha256, write_json
 from timenet_lib.presets import CI, preset_from_dict
 from timenet_lib.unet import UNet, UNetConfig
 from timenet_lib.weights import load_into, load_stage, save_stage, shipped_weights
@@ -62,6 +62,16 @@ def test_a_file_that_is_no_json_file_is_refused(tmp_path):
         file.truncate(30_000_000)
     with pytest.raises(InputError, match="larger than 20 MB"):
         read_json(tmp_path / "large.json")
+
+
+@pytest.mark.parametrize(("name", "words"), [("new", "not empty"), ("x" * 300, "name too long")])
+def test_a_new_folder_that_the_system_refuses_is_an_error_of_ours(tmp_path, name, words):
+    (tmp_path / "home").mkdir()
+    refused = pytest.raises(OutputError, match=rf"(?i)cannot be written \(.*{words}\): choose another folder")
+    with refused, new_folder(tmp_path / "home" / name):
+        (tmp_path / "home" / name).mkdir()
+        (tmp_path / "home" / name / "a").touch()  # somebody else was faster
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ([name] if len(name) < 255 else [])
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a\\b", "a\nb", "\udcff", "x" * 256])
