@@ -24,7 +24,7 @@ from timenet_lib.engine.stages import Run, seeded
 from timenet_lib.evidence.experiment import Method
 from timenet_lib.evidence.testset import Scored
 from timenet_lib.keyed import generator, image_noise, integer, key_seed
-from timenet_lib.models import load_flow
+from timenet_lib.models import load_network
 from timenet_lib.path import as_float
 from timenet_lib.synthesis import Synthesised
 from timenet_lib.unet import UNet
@@ -256,7 +256,7 @@ def train_peers(run: Run) -> None:
 
 def load_diffusion(folder: Path, device: str = "cpu") -> UNet:
     """Load the diffusion model of a folder, frozen."""
-    return load_flow(folder, "diffusion", device)[0]
+    return load_network(folder, "diffusion", device)[0]
 
 
 def load_draem(folder: Path, device: str = "cpu") -> torch.nn.Module:
