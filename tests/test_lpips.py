@@ -40,6 +40,7 @@ def test_ours_equals_the_packages_given_the_same_backbone_and_no_channel_weights
         return levels
 
     assert torch.allclose(perceptual_distance(features, X, Y), package(X, Y), rtol=1e-4)
+    assert perceptual_distance(features, X, X).abs().max() == 0
     assert float(package(X, Y).min()) > 0.01
 
 

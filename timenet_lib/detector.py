@@ -234,7 +234,7 @@ class TimeNet:
         return names
 
     def calibrated(self, method: str) -> Calibration:
-        """Get a method's calibration. Raises InputError for no such method, WeightsError without a calibration that fits."""
+        """Get a method's calibration. Raises InputError for no such method, WeightsError without a fitting one."""
         if method not in self.methods:
             raise InputError(f"no method {method!r}: these weights allow {', '.join(self.methods)}")
         if method not in self.calibration:

@@ -4,7 +4,6 @@ Paper: section 3.1.2, eq. (6). All are exact: every distinct score is a threshol
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -14,13 +13,6 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from timenet_lib.errors import InputError
 
 WITHIN_AN_IMAGE = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])  # 8 neighbours, none in other images
-
-
-class Interval(NamedTuple):
-    """The two ends of a bootstrap interval."""
-
-    low: float
-    high: float
 
 
 def auroc(scores: Float[np.ndarray, "..."], defective: Shaped[np.ndarray, "..."]) -> float:
@@ -116,7 +108,7 @@ def bootstrap_interval(
     num_samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> tuple[float, float]:
     """Compute the percentile interval of metric(*arrays) over draws of the images, the rows of all arrays.
 
     Not in the paper. Rows are drawn with replacement within each value of strata, so labels as strata keep both kinds
@@ -140,7 +132,7 @@ def bootstrap_interval(
     if np.isnan(values).any():
         raise InputError("the metric is NaN for some draws: choose strata so that every draw has what it needs")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return float(low), float(high)
 
 
 def check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
