@@ -1,5 +1,6 @@
 import pytest
 import torch
+from test_unet import SMALL
 
 from timenet_lib.errors import InputError
 from timenet_lib.keyed import image_noise
@@ -7,9 +8,8 @@ from timenet_lib.models import Models, reconstruct
 from timenet_lib.path import interpolate
 from timenet_lib.solvers import full_t, one_step
 from timenet_lib.tpn import TPN
-from timenet_lib.unet import UNet, UNetConfig
+from timenet_lib.unet import UNet
 
-SMALL = UNetConfig(image_size=16, num_classes=3, base=8, multipliers=(1, 2), blocks=1, attention=(8,))
 C = torch.tensor([0, 1, 2, 0])
 
 

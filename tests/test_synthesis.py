@@ -1,12 +1,11 @@
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from timenet_lib import perlin, synthesis
 from timenet_lib.data.textures import drawn_textures, folder_textures
@@ -113,27 +112,6 @@ def test_opacity_is_0_2_to_1_and_blends_linearly(synthesiser, monkeypatch):
     x1, content = torch.full((3, 4, 4), -0.5), torch.full((3, 4, 4), 0.5)
     half = blend(x1, content, torch.eye(4, dtype=torch.bool), opacity=0.25)
     assert torch.allclose(half, torch.where(torch.eye(4, dtype=torch.bool), -0.25, -0.5).expand(3, 4, 4))
-
-
-@dataclass
-class Steps(Dataset):
-    """A step of training is an item."""
-
-    synthesiser: Synthesiser
-
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, step):
-        return tuple(self.synthesiser.batch(step, range(4)))
-
-
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-def test_the_samples_are_the_same_whatever_the_number_of_workers(synthesiser):
-    runs = [list(DataLoader(Steps(synthesiser), batch_size=None, num_workers=n)) for n in (0, 1, 2)]
-    for run in runs[1:]:
-        for mine, theirs in zip(run, runs[0], strict=True):
-            assert all(torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
 
 
 @pytest.mark.parametrize("source", SOURCES)
