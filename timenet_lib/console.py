@@ -79,7 +79,6 @@ def extra(name: str) -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> None:
-    """Print an error and exit with this code."""
     click.echo(f"error: {message}", err=True)
     sys.exit(code)
 

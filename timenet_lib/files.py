@@ -156,5 +156,4 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def sha256(content: bytes) -> str:
-    """Compute the SHA-256 as a hexadecimal string."""
     return hashlib.sha256(content).hexdigest()
