@@ -251,12 +251,11 @@ class TimeNet:
         *,
         t: float | None = None,
         seed: int = 0,
-        num_steps: int = 1,
     ) -> Iterator[tuple[Reconstruction, Distances]]:
         """Rebuild images in [-1, 1], or 8-bit ones, batch by batch; yield each batch with its distances."""
         for batch, labels in zip(images.split(BATCH), c.split(BATCH), strict=True):
             x1 = batch if batch.is_floating_point() else as_float(batch)
-            r = self.reconstruct(x1, labels, method, t=t, seed=seed, num_steps=num_steps)
+            r = self.reconstruct(x1, labels, method, t=t, seed=seed)
             yield r, self.distances(x1, r.x1_hat)
 
     def parts(
@@ -267,12 +266,11 @@ class TimeNet:
         *,
         t: float | None = None,
         seed: int = 0,
-        num_steps: int = 1,
     ) -> list[Distances]:
         """Rebuild images, and keep only their distances."""
 
         def part(batch: tuple[Tensor, Tensor]) -> Distances:
-            return next(self.rebuild(*batch, method, t=t, seed=seed, num_steps=num_steps))[1]
+            return next(self.rebuild(*batch, method, t=t, seed=seed))[1]
 
         return self.share_out(part, list(zip(images.split(BATCH), c.split(BATCH), strict=True)))
 
