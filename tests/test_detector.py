@@ -38,13 +38,13 @@ def model(folder):
 
 @pytest.fixture
 def photos(drawn_ci):
-    """One test image of each of four classes."""
-    first = {s.class_name: s for s in reversed(drawn_ci.test)}
-    return [first[name] for name in ("die", "gear", "wood", "cable")]
+    """One test image of each of four classes, and their names."""
+    first, names = {s.class_name: s.path for s in reversed(drawn_ci.test)}, ["die", "gear", "wood", "cable"]
+    return [first[name] for name in names], names
 
 
 def test_paths_pil_images_and_tensors_give_the_same_prediction(model, photos):
-    paths, names = [s.path for s in photos], [s.class_name for s in photos]
+    paths, names = photos
     expected = model.predict(paths, names)
     assert expected.image_score.shape == (4,)
     assert expected.score_map.shape == expected.timestep_map.shape == (4, 32, 32)
@@ -59,24 +59,23 @@ def test_paths_pil_images_and_tensors_give_the_same_prediction(model, photos):
 
 def test_a_score_is_the_same_alone_in_any_batch_and_in_any_order(model, photos):
     """36 images are more than one internal batch, and no two batches hold the same."""
-    many = [*photos[:3]] * 12
-    forward = model.predict([s.path for s in many], [s.class_name for s in many])
-    backward = model.predict([s.path for s in many[::-1]], [s.class_name for s in many[::-1]])
+    paths, names = (each[:3] * 12 for each in photos)
+    forward, backward = model.predict(paths, names), model.predict(paths[::-1], names[::-1])
     assert torch.allclose(forward.image_score, backward.image_score.flip(0), rtol=1e-5)
     assert torch.allclose(forward.score_map, backward.score_map.flip(0), rtol=1e-5, atol=1e-6)
-    for i, s in enumerate(many):
-        alone = model.predict(s.path, s.class_name)
+    for i in range(36):
+        alone = model.predict(paths[i], names[i])
         assert torch.allclose(alone.image_score, forward.image_score[i : i + 1], rtol=1e-5)
 
 
 def test_thresholds_say_which_images_and_pixels_are_defective(model, photos):
-    p = model.predict([s.path for s in photos], [s.class_name for s in photos])
+    p = model.predict(*photos)
     assert torch.equal(p.defective, p.image_score >= p.threshold)
     assert torch.equal(p.mask, p.score_map >= p.pixel_threshold)
 
 
 def test_other_scopes_have_no_threshold_and_depend_on_what_they_say(model, photos):
-    paths, names = [s.path for s in photos], [s.class_name for s in photos]
+    paths, names = photos
     by_set, by_image = (model.predict(paths, names, scope=scope) for scope in ("set", "image"))
     for p in (by_set, by_image):
         assert (p.threshold, p.pixel_threshold, p.defective, p.mask) == (None, None, None, None)
@@ -89,16 +88,12 @@ def test_other_scopes_have_no_threshold_and_depend_on_what_they_say(model, photo
 
 
 def test_without_classes_the_one_that_rebuilds_best_is_taken(model, photos):
-    paths = [s.path for s in photos]
+    paths, _ = photos
     p = model.predict(paths)
     assert model.predict(paths[:3] * 12).classes == p.classes[:3] * 12  # 36 images: more than one batch
     x1 = model.images(paths)
-    errors = torch.stack(
-        [
-            (x1 - model.reconstruct(x1, torch.full((4,), k), "flow_0", t=0.6).x1_hat).square().mean(dim=(1, 2, 3))
-            for k in range(len(model.classes))
-        ]
-    )
+    rebuilt = [model.reconstruct(x1, torch.full((4,), k), "flow_0", t=0.6).x1_hat for k in range(len(model.classes))]
+    errors = torch.stack([(x1 - x1_hat).square().mean(dim=(1, 2, 3)) for x1_hat in rebuilt])
     assert p.classes == tuple(model.classes[i] for i in errors.argmin(dim=0))
     assert torch.allclose(p.image_score, model.predict(paths, p.classes).image_score, rtol=1e-5)
 
@@ -108,8 +103,7 @@ def test_what_is_saved_comes_back_bit_for_bit(model, photos, tmp_path):
     again = TimeNet.from_pretrained(saved)
     assert again.hashes == model.hashes
     assert again.calibration == model.calibration
-    paths, names = [s.path for s in photos], [s.class_name for s in photos]
-    assert torch.equal(again.predict(paths, names).score_map, model.predict(paths, names).score_map)
+    assert torch.equal(again.predict(*photos).score_map, model.predict(*photos).score_map)
     with pytest.raises(InputError, match="not empty"):
         model.save_pretrained(saved)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
@@ -149,34 +143,27 @@ def test_a_calibration_with_another_scoring_for_each_method_is_refused(folder, t
 def test_the_scoring_is_calibrated_for_and_saved_with_the_model(model, photos, drawn_ci, tmp_path):
     model.scoring = Scoring(w=(1.0, 2.0, 3.0), lam=2.0, pixel="absolute", padded=True)
     with pytest.raises(WeightsError, match="another scoring"):
-        model.predict(photos[0].path, "die")
-    normal = [s for s in drawn_ci.train if s.class_name == "die"]
-    model.calibrate([s.path for s in normal], "die", textures=drawn_textures(32, 5))
-    p = model.predict([s.path for s in normal], "die")
+        model.predict(photos[0][0], "die")
+    normal = [s.path for s in drawn_ci.train if s.class_name == "die"]
+    model.calibrate(normal, "die", textures=drawn_textures(32, 5))
+    p = model.predict(normal, "die")
     assert torch.equal(p.image_score, image_score(p.score_map, padded=True))
     assert not torch.equal(p.image_score, image_score(p.score_map))
     again = TimeNet.from_pretrained(model.save_pretrained(tmp_path / "mine"))
     assert again.scoring == model.scoring
-    assert torch.equal(
-        again.predict(photos[0].path, "die").image_score, model.predict(photos[0].path, "die").image_score
-    )
+    assert torch.equal(again.predict(normal, "die").image_score, p.image_score)
 
 
-def test_calibration_takes_no_test_image_and_depends_on_the_seed_alone(model, drawn_ci):
+def test_a_calibration_depends_on_its_seed_alone(model, drawn_ci, monkeypatch):
     normal = [s.path for s in drawn_ci.train if s.class_name == "gear"]
-    first, again, other = (
-        (model.calibrate(normal, "gear", textures=drawn_textures(32, 5), seed=seed), model.calibration)[1].copy()
-        for seed in (0, 0, 1)
-    )
-    assert first == again
-    assert first["timenet"].threshold != other["timenet"].threshold
-
-
-def test_the_synthetic_defects_of_a_calibration_come_from_its_seed(model, monkeypatch):
-    seeds, make = [], calibration.Synthesiser
+    seeds, made, make = [], [], calibration.Synthesiser
     monkeypatch.setattr(calibration, "Synthesiser", lambda *a, **kw: (seeds.append(kw["seed"]), make(*a, **kw))[1])
-    model.calibrate(torch.zeros(2, 3, 32, 32), "die", textures=drawn_textures(32, 3), seed=5)
-    assert seeds == [5]
+    for seed in (0, 0, 5):
+        model.calibrate(normal, "gear", textures=drawn_textures(32, 5), seed=seed)
+        made.append(model.calibration)
+    assert seeds == [0, 0, 5]  # the synthetic defects' too
+    assert made[0] == made[1]
+    assert made[0]["timenet"].threshold != made[2]["timenet"].threshold
 
 
 def test_a_damaged_or_foreign_calibration_is_refused(folder, tmp_path):
@@ -203,9 +190,9 @@ def test_what_cannot_be_predicted_is_refused(model, images, classes, error, mess
 
 def test_methods_and_calibrations_that_are_not_there_are_refused(model, photos):
     with pytest.raises(InputError, match="no method 'flow_2': these weights allow flow_0, flow_1, timenet"):
-        model.predict(photos[0].path, "die", method="flow_2")
+        model.predict(photos[0][0], "die", method="flow_2")
     model.calibration = {}
     with pytest.raises(WeightsError, match="call calibrate"):
-        model.predict(photos[0].path, "die")
-    assert model.predict(photos[0].path, "die", scope="set").image_score.shape == (1,)
+        model.predict(photos[0][0], "die")
+    assert model.predict(photos[0][0], "die", scope="set").image_score.shape == (1,)
     model.preset = replace(model.preset, image_size=32)

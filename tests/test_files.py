@@ -14,7 +14,7 @@ from timenet_lib.calibration import FILE, read_calibration
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError, OutputError, WeightsError
 from timenet_lib.features import find_weights
-from timenet_lib.files import check_name, parse_json, read_json, sha256, write_atomically, write_json
+from timenet_lib.files import check_name, new_folder, parse_json, read_json, sha256, write_atomically, write_json
 from timenet_lib.presets import CI, preset_from_dict
 from timenet_lib.unet import UNet, UNetConfig
 from timenet_lib.weights import load_into, load_stage, save_stage, shipped_weights
@@ -74,6 +74,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     with pytest.raises(OutputError, match=r"a\.txt cannot be written \(disk full\): choose another folder$"):
         write_atomically(path, b"new")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a.txt": b"old"}
+
+
+@pytest.mark.parametrize(("name", "words"), [("new", "not empty"), ("x" * 300, "name too long")])
+def test_a_new_folder_that_the_system_refuses_is_an_error_of_ours(tmp_path, name, words):
+    (tmp_path / "home").mkdir()
+    refused = pytest.raises(OutputError, match=rf"(?i)cannot be written \(.*{words}\): choose another folder")
+    with refused, new_folder(tmp_path / "home" / name):
+        (tmp_path / "home" / name).mkdir()
+        (tmp_path / "home" / name / "a").touch()  # somebody else was faster
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ([name] if len(name) < 255 else [])
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/passwd", "a\\b", "a\nb", "\udcff", "x" * 256])
@@ -154,8 +164,8 @@ def test_stages_of_unlike_classes_are_refused(folder):
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (torch.full((2,), torch.nan), "holds NaN"),
-        (torch.full((2,), torch.inf), "holds NaN, infinite"),
+        (torch.tensor([0.0, torch.nan]), "holds NaN"),
+        (torch.tensor([0.0, torch.inf]), "holds NaN, infinite"),
         (torch.zeros(2, dtype=torch.int64), r"bias is torch\.int64, not torch\.float32"),
         (torch.zeros(2, dtype=torch.complex64), "complex"),
     ],
@@ -203,10 +213,6 @@ def calibrated(folder, known, method="flow_0", extractor=SOURCE):
     return read_calibration(folder, {"flow_0": "a"}, SOURCE, methods=("flow_0",))
 
 
-def test_a_calibration_comes_back(tmp_path):
-    assert calibrated(tmp_path, CALIBRATION)["flow_0"].threshold == 1.0
-
-
 RATIOS, SCORING = CALIBRATION["ratios"], CALIBRATION["scoring"]
 
 
@@ -239,6 +245,7 @@ def test_a_calibration_that_is_nested_too_deeply_is_refused(tmp_path):
         calibrated(tmp_path, CALIBRATION, extractor=SOURCE | {"more": deep})
 
 
-def test_a_calibration_of_a_method_that_is_not_there_is_refused(tmp_path):
+def test_a_calibration_comes_back_and_one_of_a_method_that_is_not_there_is_refused(tmp_path):
+    assert calibrated(tmp_path, CALIBRATION)["flow_0"].threshold == 1.0
     with pytest.raises(WeightsError, match=r"methods\.'flow_1': unexpected"):
         calibrated(tmp_path, CALIBRATION, "flow_1")

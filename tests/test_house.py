@@ -1,6 +1,7 @@
 """The house as readers find it: what may import what, how high it is, how long modules are, how calls are written."""
 
 import ast
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -8,19 +9,8 @@ import pytest
 
 LIBRARY = Path(__file__).parents[1] / "timenet_lib"
 READING = (
-    "path",
-    "solvers",
-    "losses",
-    "layers",
-    "unet",
-    "tpn",
-    "perlin",
-    "synthesis",
-    "train",
-    "pooling",
-    "score",
-    "scopes",
-)
+    "path", "solvers", "losses", "layers", "unet", "tpn", "perlin", "synthesis", "train", "pooling", "score", "scopes",
+)  # fmt: skip
 METHOD = {*READING, "errors", "keyed"}
 OUTSIDE = {"torch", "torchdiffeq", "jaxtyping"}  # what the method may import, besides Python's own modules
 PAPERS_SYMBOLS = {"one_step", "euler", "rk45"}  # called with v, xt, t, c
@@ -88,7 +78,7 @@ def test_the_method_imports_torch_and_itself_alone():
         for module, _ in imports(tree):
             first, *rest = module.split(".")
             assert first != "timenet_lib" or rest[0] in METHOD, f"{name} imports {module}"
-            known = first in OUTSIDE or first == "timenet_lib" or first in __import__("sys").stdlib_module_names
+            known = first in OUTSIDE or first == "timenet_lib" or first in sys.stdlib_module_names
             assert known, f"{name} imports {module}"
 
 

@@ -30,20 +30,6 @@ def test_flow_loss_of_the_true_velocity_is_zero(images):
     assert flow_loss(True_(), Pairs(x0, images, torch.rand(4), c=torch.zeros(4, dtype=torch.long))).max() == 0
 
 
-def test_perceptual_distance_is_the_lpips_formula(images):
-    """Against the lpips package's own arithmetic: normalised features, squared difference, channel sum, mean."""
-    import lpips
-
-    features = build_extractor("embedded", "random", (1, 2, 3))
-    other = images.flip(0)
-    expected = sum(
-        ((lpips.normalize_tensor(a) - lpips.normalize_tensor(b)) ** 2).sum(1).mean((1, 2))
-        for a, b in zip(features(images), features(other), strict=True)
-    )
-    assert torch.allclose(perceptual_distance(features, images, other), expected, rtol=1e-4)
-    assert perceptual_distance(features, images, images).abs().max() == 0
-
-
 @pytest.fixture
 def batch(images):
     """Repairs whose xt has a defect that the clean image lacks, each from its own t."""

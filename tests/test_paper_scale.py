@@ -28,7 +28,7 @@ from timenet_lib.data.training_set import load_training_set
 from timenet_lib.engine.couplings import Couplings
 from timenet_lib.features import build_extractor, build_lpips
 from timenet_lib.losses import flow_loss, tpn_loss
-from timenet_lib.models import load_flow, load_tpn
+from timenet_lib.models import load_network
 from timenet_lib.presets import PAPER
 from timenet_lib.synthesis import Synthesiser
 from timenet_lib.tpn import TPN, SteeredFlow
@@ -160,7 +160,7 @@ def test_what_a_step_costs_is_told(trained, record_property):
 
 @torch.no_grad()
 def test_the_loss_of_flow_0_falls(trained, data):
-    flow_0, _ = load_flow(trained[0], "flow_0")
+    flow_0, _ = load_network(trained[0], "flow_0")
     pairs = independent_pairs(data.held_out, data.held_out_labels, step=UNSEEN, samples=range(1), seed=0)
     before, after = flow_loss(lambda xt, t, c: torch.zeros_like(xt), pairs), flow_loss(flow_0, pairs)
     print(f"flow_0 on unseen samples: {before.tolist()} untrained, {after.tolist()} after {STEPS} steps")
@@ -168,7 +168,7 @@ def test_the_loss_of_flow_0_falls(trained, data):
 
 
 def loss_before_and_after_reflow(out):
-    flow_0, flow_1 = (load_flow(out, name)[0] for name in ("flow_0", "flow_1"))
+    flow_0, flow_1 = (load_network(out, name)[0] for name in ("flow_0", "flow_1"))
     pairs = coupled_pairs(Couplings(out / "couplings" / "flow_1"), step=UNSEEN, samples=range(1), seed=0)
     before, after = flow_loss(flow_0, pairs), flow_loss(flow_1, pairs)
     print(f"flow_1 on its couplings: {before.tolist()} as flow_0, {after.tolist()} after {STEPS} steps")
@@ -185,7 +185,7 @@ def test_reflow_has_nothing_to_do_after_so_few_steps(trained):
 
 @torch.no_grad()
 def test_the_loss_of_flow_1_falls_where_flow_0_is_bent(trained, home, hub, mvtec):
-    flow_0, record = load_flow(trained[0], "flow_0")
+    flow_0, record = load_network(trained[0], "flow_0")
     head = flow_0.backbone.head[-1].weight
     head.copy_(0.03 * torch.randn(head.shape, generator=torch.Generator().manual_seed(0)))
     del record["sha256"]
@@ -200,7 +200,7 @@ def test_the_loss_of_flow_1_falls_where_flow_0_is_bent(trained, home, hub, mvtec
 @torch.no_grad()
 def test_the_loss_of_the_tpn_falls(trained, data, dtd, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
-    flow_1, tpn = load_flow(trained[0], "flow_1")[0], load_tpn(trained[0])[0]
+    flow_1, tpn = load_network(trained[0], "flow_1")[0], load_network(trained[0], "tpn")[0]
     lpips = build_lpips(PAPER.lpips, build_extractor(PAPER.extractor, PAPER.extractor_weights, PAPER.levels))
     synthesiser = Synthesiser(
         data.held_out, data.held_out_labels, load_textures(dtd, 256), anomalous_share=1.0, sources=("texture",)

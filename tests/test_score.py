@@ -15,7 +15,6 @@ from timenet_lib.score import (
     distances,
     feature_map,
     level_maps,
-    pixel_map,
     score_map,
 )
 
@@ -63,18 +62,11 @@ def test_distances_by_hand(images):
     other = images.flip(0)
     d = distances(lambda x: [x], images, other)
     assert torch.allclose(d.pixel, (images - other).square().sum(1))
+    absolute = distances(lambda x: [x], images, other, pixel="absolute").pixel
+    assert torch.allclose(absolute, (images - other).abs().mean(1))
     assert torch.allclose(d.d1[0], (images - other).norm(dim=1), atol=1e-6)
     cosine = (images * other).sum(1) / (images.norm(dim=1) * other.norm(dim=1))
     assert torch.allclose(d.d2[0], 1 - cosine, atol=1e-5)
-
-
-def test_the_pixel_map_has_two_readings(images):
-    other = images.flip(0)
-    assert torch.allclose(pixel_map(images, other), (images - other).square().sum(1))
-    assert torch.allclose(pixel_map(images, other, "absolute"), (images - other).abs().mean(1))
-    assert torch.equal(
-        distances(lambda x: [x], images, other, pixel="absolute").pixel, pixel_map(images, other, "absolute")
-    )
 
 
 def test_each_level_has_its_own_weight_and_the_feature_map_is_their_sum():
@@ -136,17 +128,12 @@ def test_smoothing_keeps_the_mass_and_has_the_width_asked_for():
     assert float((out.sum(0) * axis**2).sum()) == pytest.approx(9.0, rel=0.02)
 
 
-def eight_poolings(maps):
-    pooled = maps[:, None]
-    for _ in range(8):
-        pooled = F.avg_pool2d(pooled, 8, stride=1)
-    return pooled.amax(dim=(1, 2, 3))
-
-
 def test_image_score_at_256_is_eight_poolings_and_elsewhere_a_blur_of_that_width():
     g = torch.Generator().manual_seed(0)
-    maps = torch.rand(2, 256, 256, generator=g)
-    assert torch.equal(image_score(maps), eight_poolings(maps))
+    pooled = maps = torch.rand(2, 256, 256, generator=g)
+    for _ in range(8):
+        pooled = F.avg_pool2d(pooled, 8, stride=1)
+    assert torch.equal(image_score(maps), pooled.amax(dim=(1, 2)))
     spot = torch.zeros(1, 256, 256)
     spot[0, 120:136, 120:136] = 1
     small = F.avg_pool2d(spot[:, None], 4)[:, 0]
@@ -167,23 +154,17 @@ def test_the_border_is_blind_and_the_padded_variant_sees_it(size):
     assert all(float(s / seen[0]) > 0.9 for s in seen[1:])
 
 
-def test_no_images_are_refused(images):
-    with pytest.raises(InputError, match="at least one"):
-        set_ratios([], PAPER)
-    with pytest.raises(InputError, match="empty batch"):
-        distances(lambda x: [x], images[:0], images[:0])
-
-
-def test_nan_is_refused_and_not_passed_on():
-    d = random_distances()
-    d.pixel[1, 3, 3] = float("nan")
-    with pytest.raises(InputError, match="not finite"):
-        score_maps([d], PAPER, "calibrated", calibrated=Ratios((0.1, 0.2), 0.3))
+NONE = torch.zeros(0, 3, 16, 16)
+LEVELS = [torch.zeros(1, 8, 8)] * 2
+NAN = Distances(torch.zeros(1, 16, 16).index_fill(1, torch.tensor(3), torch.nan), LEVELS, LEVELS)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: set_ratios([], PAPER), "at least one"),
+        (lambda: distances(lambda x: [x], NONE, NONE), "empty batch"),
+        (lambda: score_maps([NAN], PAPER, "calibrated", calibrated=Ratios((0.1, 0.2), 0.3)), "not finite"),
         (lambda: Scoring(w=-1.0), "none may be below 0"),
         (lambda: Scoring(pixel="cubic"), "choose one of squared, absolute"),
         (lambda: score_maps([random_distances()], PAPER, "batch"), "no scope 'batch'"),
@@ -192,7 +173,7 @@ def test_nan_is_refused_and_not_passed_on():
         (lambda: score_map(random_distances(), PAPER, Ratios((0.1,), 0.3)), "1 levels and distances of 2"),
     ],
 )
-def test_choices_that_do_not_exist_or_fit_are_refused(call, message):
+def test_what_cannot_be_scored_is_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
 

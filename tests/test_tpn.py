@@ -1,12 +1,12 @@
 import pytest
 import torch
+from test_unet import SMALL, learn
 
 from timenet_lib.presets import PAPER
 from timenet_lib.solvers import euler, one_step, rk45
 from timenet_lib.tpn import TPN, SteeredFlow
-from timenet_lib.unet import UNet, UNetConfig
+from timenet_lib.unet import UNet
 
-SMALL = UNetConfig(image_size=16, num_classes=3, base=8, multipliers=(1, 2), blocks=1, attention=(8,))
 C = torch.tensor([0, 1, 2, 0])
 
 
@@ -20,14 +20,10 @@ def flow():
     return flow.requires_grad_(False)
 
 
-def count(*modules):
-    return sum(p.numel() for m in modules for p in m.parameters())
-
-
 def test_the_paper_preset_has_59_98_million_parameters_in_all():
     with torch.device("meta"):
         flow, tpn = UNet(PAPER.unet_config(15)), TPN(PAPER.unet_config(15))
-    assert count(flow, tpn) == pytest.approx(59.98e6, rel=1e-3)
+    assert sum(p.numel() for p in (*flow.parameters(), *tpn.parameters())) == pytest.approx(59.98e6, rel=1e-3)
     assert len(tpn.adapters) == 18
 
 
@@ -59,13 +55,8 @@ def test_timenet_is_a_velocity_whose_one_step_goes_1_minus_the_map(flow, images)
 def test_gradients_reach_the_tpn_through_the_flow_and_the_flow_stays(flow, images):
     before = {k: v.clone() for k, v in flow.state_dict().items()}
     tpn = TPN.from_flow(flow, 0.83)
-    optimizer = torch.optim.Adam(tpn.parameters(), lr=1e-2)
-    for _ in range(4):
-        x1_hat = one_step(SteeredFlow(flow, tpn), images, torch.full((4,), 0.83), C).x1
-        loss = (x1_hat - images.flip(0)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    v, t = SteeredFlow(flow, tpn), torch.full((4,), 0.83)
+    learn(tpn, lambda: (one_step(v, images, t, C).x1 - images.flip(0)).square(), steps=4, rate=1e-2)
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in tpn.parameters())
     assert all(p.grad is None for p in flow.parameters())
     assert all(torch.equal(v, before[k]) for k, v in flow.state_dict().items())

@@ -11,7 +11,7 @@ from email.parser import Parser
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
-from test_packaging import PROJECT, ROOT
+from test_packaging import PROJECT, ROOT, tracked_files
 
 SCRIPT = """
 import sys
@@ -37,11 +37,8 @@ def pip(*args):
 
 def files_of_the_package():
     """Return what git keeps of timenet_lib, or would with the next `git add`."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "timenet_lib"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode != 0:
-        pytest.skip("not a git checkout: there is no list of tracked files")
-    return {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    names = tracked_files("--cached", "--others", "--exclude-standard", "timenet_lib")
+    return {name for name in names if (ROOT / name).exists()}
 
 
 @pytest.fixture(scope="module")

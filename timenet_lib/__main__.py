@@ -14,7 +14,7 @@ import click
 from click import Choice, IntRange, option
 
 from timenet_lib import __version__, console
-from timenet_lib.console import FILE, MODEL, Number, check_writable, extra, fail, say, shown_command, write_results
+from timenet_lib.console import FILE, Number, Writable, extra, fail, say, shown_command, write_results
 
 
 def check_device(name: str) -> str:
@@ -22,6 +22,14 @@ def check_device(name: str) -> str:
     from timenet_lib.engine.processes import check_device as check
 
     return check(name)
+
+
+def load_model(options: dict[str, Any]) -> Any:
+    """Load the model that the options of console.model_options name, and take those out of the options."""
+    from timenet_lib.detector import TimeNet
+
+    device = check_device(options.pop("device"))
+    return TimeNet.from_pretrained(options.pop("weights"), device, options.pop("extractor_weights"))
 
 
 @click.group(
@@ -145,7 +153,7 @@ def train(stage: str, out: Path, **options: Any) -> None:
 
 @main.command()
 @console.DATA
-@MODEL
+@console.model_options
 @console.JSON
 @option("--t", type=Number(0, 1), help="Noise level, 0 noise to 1 image.", show_default=console.PRESETS)
 @option(
@@ -156,25 +164,21 @@ def train(stage: str, out: Path, **options: Any) -> None:
 @option("--ablations", is_flag=True, help="Tables 3 to 5, figure 7 and the open choices too; an hour on one core.")
 @option("--peer", "peers", multiple=True, metavar="NAME", help="Measure this too: patchcore. May be repeated.")
 @console.SEED
-def evaluate(
-    data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, ablations: bool,
-    **options: Any,
-) -> None:  # fmt: skip
+def evaluate(data: Path | None, json_path: Path | None, ablations: bool, **options: Any) -> None:
     """Measure I-AUROC, P-AUROC and PRO of flow_0, flow_1 and TimeNet on a folder's test images.
 
     Where the folder has normal training images too, both flows are measured at their best t as well, which is chosen
     on those held out from training, and never on test images. `accelerate launch` shares the images out.
     """
     from timenet_lib.data.folder import index_folder
-    from timenet_lib.detector import TimeNet
     from timenet_lib.engine.processes import make_accelerator, own_device, share_out
     from timenet_lib.evidence.evaluate import data_folder, evaluate_folder, format_table
     from timenet_lib.evidence.reported import format_beside
     from timenet_lib.evidence.tables import ablate, format_ablations
 
-    check_writable(json_path)
-    workers = make_accelerator(check_device(device))
-    model = TimeNet.from_pretrained(weights, str(own_device(workers, device)), extractor_weights)
+    workers = make_accelerator(check_device(options["device"]))
+    options["device"] = str(own_device(workers, options["device"]))
+    model = load_model(options)
     model.share_out = functools.partial(share_out, workers)
     with workers.main_process_first():  # what is drawn is drawn once and cached
         data = data_folder(data, model.preset)
@@ -196,32 +200,29 @@ def evaluate(
 
 @main.command("measure-flows")
 @console.DATA
-@MODEL
+@console.model_options
 @console.JSON
 @option("--t", type=Number(0, 1), default=0.8, help="Where reconstruction starts.")
 @option("--samples", type=IntRange(1, 10**6), default=10, help="Samples from noise per class.")
-def measure_flows(
-    data: Path | None, weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
-) -> None:
+def measure_flows(data: Path | None, json_path: Path | None, **options: Any) -> None:
     """Measure what reflow does: straightness, samples and reconstructions of flow_0 and flow_1, three noise seeds."""
     from timenet_lib.data.folder import index_folder
-    from timenet_lib.detector import TimeNet
+    from timenet_lib.evidence import flows
     from timenet_lib.evidence.evaluate import data_folder
-    from timenet_lib.evidence.flows import format_flows
-    from timenet_lib.evidence.flows import measure_flows as run_measure
 
-    check_writable(json_path)
-    model = TimeNet.from_pretrained(weights, check_device(device), extractor_weights)
+    model = load_model(options)
     index = index_folder(data_folder(data, model.preset), parts=("test",))
-    results = run_measure(index, model, say=say, **options)
-    click.echo(format_flows(results))
+    results = flows.measure_flows(index, model, say=say, **options)
+    click.echo(flows.format_flows(results))
     write_results(json_path, {**results, "command": shown_command()})
 
 
 @main.command()
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @option("--work", default="build/reproduce", type=FILE, metavar="DIR", help="Where parts are kept.")
-@option("--out", type=FILE, metavar="DIR", help="Where records go.", show_default="next to the shipped weights")
+@option(
+    "--out", type=console.FOLDER, metavar="DIR", help="Where records go.", show_default="next to the shipped weights"
+)
 def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
     """Make the records of the shipped weights again (maintainers); without a NAME, list them and what they cost.
 
@@ -236,8 +237,6 @@ def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
         return
     names = tuple(records.RECIPES) if names == ("all",) else names
     records.check_records(names)
-    if out is not None:
-        check_writable(out / "evaluation.json")
     say(records.cost_words(names))
     try:
         records.reproduce(
@@ -250,20 +249,17 @@ def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
 @main.command("detect")
 @click.argument("images", nargs=-1, required=True, type=FILE)
 @option("--class", "class_name", metavar="NAME", help="What the images show.", show_default="guess, slower")
-@MODEL
+@console.model_options
 @option("--out", type=FILE, metavar="DIR", help="Write heat maps, scores.csv and scores.json here.")
 @console.JSON
 @option("--threshold", type=Number(-1e9, 1e9), help="Lowest score of a defective image.", show_default="calibrated")
 @console.SEED
-def detect_command(
-    images: tuple[Path, ...], weights: str, json_path: Path | None, extractor_weights: str, device: str, **options: Any
-) -> None:
+def detect_command(images: tuple[Path, ...], json_path: Path | None, **options: Any) -> None:
     """Score images, or all images below a folder: the higher the score, the more likely a defect.
 
     A heat map shows the image, with what reaches the pixel threshold outlined, and to its right the score map.
     """
     from timenet_lib.detect import detect, find_images
-    from timenet_lib.detector import TimeNet
     from timenet_lib.errors import printable
 
     def show(row: dict[str, Any]) -> None:
@@ -271,16 +267,14 @@ def detect_command(
         name = "" if options["class_name"] else f"{row['class']:<12}"
         click.echo(f"{row['score']:10.4f}  {verdict:<9}  {name}{printable(row['image'])}")
 
-    check_writable(json_path)
     found = find_images(images)
-    model = TimeNet.from_pretrained(weights, device=check_device(device), extractor_weights=extractor_weights)
-    results = detect(found, model, say=show, **options)
+    results = detect(found, load_model(options), say=show, **options)
     say(f"threshold {results['threshold']:.4f}, method {results['method']}")
     write_results(json_path, results)
 
 
 @main.command()
-@click.argument("file", type=FILE)
+@click.argument("file", type=Writable())
 @console.WEIGHTS
 @console.EXTRACTOR
 @option("--method", metavar="NAME", help="flow_0, flow_1 or timenet.", show_default="the last the weights allow")
@@ -289,7 +283,6 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
     from timenet_lib.detector import TimeNet
     from timenet_lib.export import check_onnx, export_onnx
 
-    check_writable(file)
     model = TimeNet.from_pretrained(weights, extractor_weights=extractor_weights)
     draft = file.with_name(f".{file.name}.unchecked")
     try:
@@ -297,9 +290,8 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
         draft.replace(file)
     finally:
         draft.unlink(missing_ok=True)
-    for name, value in differences._asdict().items():
-        if value is not None:
-            click.echo(f"{name:<16} differs from torch's by {value:.1e} at most")
+    for name, value in differences.items():
+        click.echo(f"{name:<16} differs from torch's by {value:.1e} at most")
     click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 

@@ -27,6 +27,18 @@ class Number(click.FloatRange):
         return number
 
 
+class Writable(click.ParamType):
+    """A file that can be written, as far as can be seen before the work begins."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            self.fail(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
+        return path
+
+
 class OneLineErrors(click.Group):
     """Commands that print the caller's mistakes as one line and exit with 2."""
 
@@ -49,17 +61,6 @@ class OneLineErrors(click.Group):
             fail(f"{shown(error.filename) if error.filename else 'the system'}: {error.strerror or error}", 2)
 
 
-def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Combine options that several commands share into one decorator."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 def needed(module: str, *, extra: str) -> Any:
     """Import a module of another library. Raises InputError, which names the extra to install, if it is missing."""
     try:
@@ -78,7 +79,6 @@ def extra(name: str) -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> None:
-    """Print an error and exit with this code."""
     click.echo(f"error: {message}", err=True)
     sys.exit(code)
 
@@ -103,13 +103,8 @@ def write_results(path: Path | None, results: dict[str, Any]) -> None:
         write_json(path, results)
 
 
-def check_writable(path: Path | None) -> None:
-    """Check before the work begins. Raises InputError for a folder, and for a file whose folder does not exist."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
-
-
 FILE = click.Path(path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 COUNT = click.IntRange(1, 10**9)
 PRESETS = "the preset's"
 PRESET = click.option("--preset", default="demo", metavar="NAME", help="ci, demo (a laptop) or paper (a GPU).")
@@ -121,5 +116,9 @@ EXTRACTOR = click.option(
     help="shipped, random, timm (already on this machine), a file or a folder.",
 )  # fmt: skip
 DATA = click.option("--data", type=FILE, metavar="DIR", help="A folder in the layout of MVTec-AD.")
-JSON = click.option("--json", "json_path", type=FILE, metavar="FILE", help="Write the results here.")
-MODEL = together(WEIGHTS, EXTRACTOR, DEVICE)
+JSON = click.option("--json", "json_path", type=Writable(), metavar="FILE", help="Write the results here.")
+
+
+def model_options(command: Any) -> Any:
+    """Add the options that name a model and where it computes, as the decorators above do one by one."""
+    return WEIGHTS(EXTRACTOR(DEVICE(command)))

@@ -19,24 +19,18 @@ from timenet_lib.features import build_extractor
 from timenet_lib.files import new_folder
 from timenet_lib.losses import perceptual_distance
 from timenet_lib.metrics import max_f1_threshold
-from timenet_lib.models import Models, Reconstruction, load_flow, load_tpn, reconstruct, recorded_family
+from timenet_lib.models import Models, Reconstruction, load_network, reconstruct, recorded_family
 from timenet_lib.path import as_float, as_uint8
 from timenet_lib.pooling import image_score
 from timenet_lib.presets import Preset
 from timenet_lib.scopes import score_maps, set_ratios
 from timenet_lib.score import Distances, Scoring, distances
-from timenet_lib.weights import has_stage, own_extractor, read_record, save_stage, weights_folder
+from timenet_lib.weights import has_stage, own_extractor, save_stage, weights_folder
 
 BATCH = 32  # images that are rebuilt together; a matter of speed and memory alone
 PICK_T = 0.6  # where pick_classes compares the classes
 
-
-ShareOut = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]
-
-
-def serially(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Do all the work in this process."""
-    return [work(item) for item in items]
+ShareOut = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]  # work(item) of all items, in order
 
 
 class Prediction(NamedTuple):
@@ -73,7 +67,7 @@ class TimeNet:
         self.records, self.device = records or {}, device
         self.scoring = Scoring(preset.weight, preset.lam)
         self.calibration: dict[str, Calibration] = {}
-        self.share_out: ShareOut = serially  # several processes share out what pick_classes and parts do
+        self.share_out: ShareOut = lambda work, items: list(map(work, items))  # or several processes share the work
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu", extractor_weights: str = "") -> "TimeNet":
@@ -85,17 +79,16 @@ class TimeNet:
         """
         folder = weights_folder(name_or_folder)
         later = itertools.takewhile(lambda name: has_stage(folder, name), ("flow_1", "tpn"))
-        records = {name: read_record(folder, name) for name in ("flow_0", *later)}
+        loaded = {name: load_network(folder, name, device) for name in ("flow_0", *later)}
+        records = {name: record for name, (_, record) in loaded.items()}
         preset, classes = recorded_family(folder, records)
-        flow_0, _ = load_flow(folder, "flow_0", device)
-        flow_1 = load_flow(folder, "flow_1", device)[0] if "flow_1" in records else None
-        tpn = load_tpn(folder, device)[0] if "tpn" in records else None
+        models = Models(*(net for net, _ in loaded.values()))
         if extractor_weights:
             preset, weights = replace(preset, extractor_weights=extractor_weights), extractor_weights
         else:
             weights = own_extractor(folder, preset.extractor_weights)
         features = build_extractor(preset.extractor, weights, preset.levels)
-        model = cls(preset, classes, Models(flow_0, flow_1, tpn), features.to(device), records, device)
+        model = cls(preset, classes, models, features.to(device), records, device)
         model.calibration = read_calibration(folder, model.hashes, model.extractor, methods=model.methods)
         scorings = {known.scoring for known in model.calibration.values()}
         if len(scorings) > 1:
@@ -178,8 +171,8 @@ class TimeNet:
         """Compute the LPIPS-style distance of images in the features of this model's extractor."""
         return perceptual_distance(self.features, x.to(self.device), y.to(self.device)).cpu()
 
-    def pick_classes(self, x1: Float[Tensor, "b 3 h w"], t: float = PICK_T, seed: int = 0) -> tuple[str, ...]:
-        """Find for each image the class with which flow_0 rebuilds it best, in one step from t (least squared error).
+    def pick_classes(self, x1: Float[Tensor, "b 3 h w"], seed: int = 0) -> tuple[str, ...]:
+        """Find for each image the class with which flow_0 rebuilds it best, in one step (least squared error).
 
         It costs one reconstruction per class. Below the working point the class decides more of the result.
         """
@@ -187,7 +180,8 @@ class TimeNet:
         def pick(batch: Tensor) -> list[str]:
             errors = []
             for number in range(len(self.classes)):
-                x1_hat = self.reconstruct(batch, torch.full((len(batch),), number), "flow_0", t=t, seed=seed).x1_hat
+                c = torch.full((len(batch),), number)
+                x1_hat = self.reconstruct(batch, c, "flow_0", t=PICK_T, seed=seed).x1_hat
                 errors.append((batch - x1_hat).square().flatten(1).mean(dim=1))
             return [self.classes[i] for i in torch.stack(errors).argmin(dim=0)]
 
@@ -240,7 +234,7 @@ class TimeNet:
         return names
 
     def calibrated(self, method: str) -> Calibration:
-        """Get a method's calibration. Raises WeightsError if there is none, or one of another scoring."""
+        """Get a method's calibration. Raises InputError for no such method, WeightsError without a fitting one."""
         if method not in self.methods:
             raise InputError(f"no method {method!r}: these weights allow {', '.join(self.methods)}")
         if method not in self.calibration:

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class TimeNetError(Exception):
-    """Anything that a caller can mend; the command line prints it in one line and exits with 2."""
+    """A mistake that the caller can fix; the command line prints it in one line and exits with 2."""
 
 
 class DataError(TimeNetError):
@@ -48,9 +48,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
 
 
-LONGEST_NAME = 255
-
-
 def shown(value: object) -> str:
     """Format a value for a message: on one line, printable, and cut where it is long."""
     text = ascii(value)
@@ -65,7 +62,7 @@ def printable(text: str) -> str:
 def is_name(value: str) -> bool:
     """Tell whether a text can stand for a class or a file: 1 to 255 printable characters, no slash, not "." or ".."."""
     plain = value.isprintable() and not set(value) & set("/\\") and value.strip(". ") != ""
-    return plain and len(value) <= LONGEST_NAME
+    return plain and len(value) <= 255
 
 
 def check_t(t: Any, x: Any) -> None:

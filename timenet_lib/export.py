@@ -7,7 +7,7 @@ import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,15 +36,6 @@ TOLERANCE = 1e-3  # between onnxruntime and torch, in each output's own unit
 LICENSE = "code: MIT; weights: MIT for those shipped with timenet_lib, for others ask who trained them"
 
 
-class Differences(NamedTuple):
-    """The largest absolute difference of each output from torch's; timestep_map is None for flow_0 and flow_1."""
-
-    reconstruction: float
-    timestep_map: float | None
-    score_map: float
-    image_score: float
-
-
 class ExportedPath(nn.Module):
     """One step of a calibrated model from its working point, and the score, as a function of image, noise and class.
 
@@ -61,8 +52,8 @@ class ExportedPath(nn.Module):
                 net.checked = False
 
     def outputs(self) -> tuple[str, ...]:
-        steered = isinstance(self.v, SteeredFlow)
-        return tuple(n for n in Differences._fields if steered or n != "timestep_map")
+        t_map = ("timestep_map",) if isinstance(self.v, SteeredFlow) else ()
+        return ("reconstruction", *t_map, "score_map", "image_score")
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"], noise: Float[Tensor, "b 3 h w"], c: Int[Tensor, " b"]
@@ -140,15 +131,12 @@ def store_as_half(proto: Any) -> None:
     onnx = needed("onnx", extra="onnx")
     casts = []
     for tensor in proto.graph.initializer:
-        value = onnx.numpy_helper.to_array(tensor)
-        if value.dtype != np.float32 or value.size <= SMALL:
-            continue
+        name, value = tensor.name, onnx.numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
             half = value.astype(np.float16)
-        if np.array_equal(half.astype(np.float32), value):
-            name = tensor.name
+        if value.dtype == np.float32 and value.size > SMALL and np.array_equal(half.astype(np.float32), value):
             tensor.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
-            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+            casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
@@ -176,8 +164,8 @@ def check_onnx(
     path: str | Path,
     images: Picture | Sequence[Picture] | None = None,
     classes: str | Sequence[str] | None = None,
-) -> Differences:
-    """Compare a file, run by onnxruntime, with predict on some images; return the largest differences.
+) -> dict[str, float]:
+    """Compare a file, run by onnxruntime, with predict on some images; return each output's largest difference.
 
     Without images a random one of each class is taken, and classes play no part: the networks have to agree on those.
     Raises WeightsError for a file of other weights, and for differences above 1e-3.
@@ -192,7 +180,8 @@ def check_onnx(
     if method not in model.methods or said != metadata(model, method):
         raise WeightsError(f"{path} was not exported from this model: its metadata differ; export it again")
     if images is None:
-        images, classes = random_images(model), model.classes
+        size, g = model.preset.image_size, torch.Generator().manual_seed(0)
+        images, classes = torch.rand(len(model.classes), 3, size, size, generator=g) * 2 - 1, model.classes
     x1 = model.images(images)
     names = model.names(x1, classes)
     fed = (x1, image_noise(x1, seed=0), model.labels(names))
@@ -203,10 +192,4 @@ def check_onnx(
     worst = max(found, key=found.__getitem__)
     if not found[worst] <= TOLERANCE:
         raise WeightsError(f"{path}: {worst} differs by {found[worst]:.2g} from torch's, {TOLERANCE} is allowed")
-    return Differences(**{name: found.get(name) for name in Differences._fields})  # type: ignore[arg-type]
-
-
-def random_images(model: TimeNet) -> Float[Tensor, "b 3 h w"]:
-    """Draw an image of independent pixels for each class."""
-    size = model.preset.image_size
-    return torch.rand(len(model.classes), 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return found

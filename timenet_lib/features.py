@@ -132,17 +132,15 @@ def _index_of_levels(name: str, whole: Any, levels: tuple[int, ...]) -> dict[int
     return index
 
 
-def find_weights(
-    name: str, weights: str, *, instead: str = "--extractor-weights FILE (or random)"
-) -> tuple[Path, str] | None:
+def find_weights(name: str, weights: str) -> tuple[Path, str] | None:
     """Find the file of the weights, and what the results call it; None for random ones.
 
-    instead names the option that does without timm's weights. Raises WeightsError where the weights are not there.
+    Raises WeightsError where the weights are not there.
     """
     if weights == "random":
         return None
     if weights == "timm":
-        return _find_in_timm(name, instead)
+        return _find_in_timm(name)
     if weights == "shipped" and name != "embedded":
         raise WeightsError(f"no weights of {name} are shipped: choose 'timm', a file, or 'random'")
     path = shipped_weights("demo") if weights == "shipped" else Path(weights)
@@ -152,8 +150,8 @@ def find_weights(
     return file, file.name
 
 
-def _find_in_timm(name: str, instead: str) -> tuple[Path, str]:
-    """Find weights in the folder of the environment variable, else in timm's cache."""
+def _find_in_timm(name: str, instead: str = "--extractor-weights FILE (or random)") -> tuple[Path, str]:
+    """Find weights in the folder of the environment variable, else in timm's cache; instead is the way without them."""
     folder = os.environ.get("TIMENET_EXTRACTOR_WEIGHTS")
     if folder and not Path(folder).is_dir():
         raise WeightsError(f"TIMENET_EXTRACTOR_WEIGHTS is no folder: {folder}")
@@ -249,21 +247,18 @@ class Lpips(nn.Module):
         backbone.load_state_dict({k: state[n] for k, n in names.items()})
 
 
-def build_lpips(
-    network: str, features: nn.Module, *, device: str | torch.device = "cpu", weights: str = "timm"
-) -> Distance:
+def build_lpips(network: str, features: nn.Module, *, device: str | torch.device = "cpu") -> Distance:
     """Build the perceptual distance of two batches of images in [-1, 1]; nothing is downloaded.
 
-    network is "vgg", the package's LPIPS, or "extractor", the same formula with unit channel weights on features.
-    weights say where VGG16's are, as for build_extractor. Raises InputError for another network, WeightsError if the
+    network is "extractor", the formula with unit channel weights on features, or "vgg", the package's LPIPS; VGG16's
+    weights are taken as build_extractor takes "timm". Raises InputError for another network, WeightsError if the
     weights are not there.
     """
     if network not in LPIPS_NETWORKS:
         raise InputError(f"no LPIPS network {network!r}: choose one of {', '.join(LPIPS_NETWORKS)}")
     if network == "extractor":
         return functools.partial(perceptual_distance, features)
-    found = find_weights(VGG, weights, instead="--lpips extractor, which needs no VGG16")
+    file, _ = _find_in_timm(VGG, instead="--lpips extractor, which needs no VGG16")
     distance = Lpips()
-    if found is not None:
-        distance.load_backbone(read_weights(found[0], VGG)[0], str(found[0]))
+    distance.load_backbone(read_weights(file, VGG)[0], str(file))
     return distance.to(device)

@@ -104,7 +104,7 @@ def check_name(what: str, value: str) -> None:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all. Raises OutputError for what the system refuses."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("wb") as file:
@@ -114,14 +114,16 @@ def write_atomically(path: Path, content: bytes) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into an OutputError: why this file or folder cannot be written, and what to do."""
+    try:
+        yield
     except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """Make the error that says why a file or folder cannot be written, and what to do."""
-    advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
-    return OutputError(f"{path} cannot be written ({error.strerror or error}): {advice}")
+        advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
+        raise OutputError(f"{path} cannot be written ({error.strerror or error}): {advice}") from error
 
 
 @contextmanager
@@ -132,19 +134,18 @@ def new_folder(folder: Path) -> Iterator[Path]:
     refuses.
     """
     folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already and not empty: name a new folder")
-    if folder.exists() and folder.samefile(Path.cwd()):
-        raise InputError(f"{folder} is the folder that you are in: name a new one")
-    try:
+    with writing(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} is there already and not empty: name a new folder")
+        if folder.exists() and folder.samefile(Path.cwd()):
+            raise InputError(f"{folder} is the folder that you are in: name a new one")
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror or error}): choose another folder") from error
     try:
         draft.chmod(0o755)  # mkdtemp's are for this user alone
         yield draft
-        os.replace(draft, folder)
+        with writing(folder):
+            os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -155,5 +156,4 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def sha256(content: bytes) -> str:
-    """Compute the SHA-256 as a hexadecimal string."""
     return hashlib.sha256(content).hexdigest()

@@ -4,7 +4,6 @@ Paper: section 3.1.2, eq. (6). All are exact: every distinct score is a threshol
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
@@ -14,13 +13,6 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from timenet_lib.errors import InputError
 
 WITHIN_AN_IMAGE = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])  # 8 neighbours, none in other images
-
-
-class Interval(NamedTuple):
-    """The two ends of a bootstrap interval."""
-
-    low: float
-    high: float
 
 
 def auroc(scores: Float[np.ndarray, "..."], defective: Shaped[np.ndarray, "..."]) -> float:
@@ -57,8 +49,8 @@ def max_f1_threshold(scores: Float[np.ndarray, "..."], defective: Shaped[np.ndar
 def pro(score_maps: Float[np.ndarray, "..."], masks: Shaped[np.ndarray, "..."], limit: float = 0.3) -> float:
     """Compute the mean overlap with the regions, averaged over false positive rates from 0 to the limit.
 
-    Paper: section 3.1.2. Maps and masks are (b, h, w), masks boolean, the limit lies in (0, 1]; anything else is an
-    InputError. In [0, 1]: a perfect map gives 1, a constant one limit / 2.
+    Paper: section 3.1.2. In [0, 1]: a perfect map gives 1, a constant one limit / 2. Raises InputError unless maps and
+    masks are (b, h, w), masks boolean with both kinds of pixels, scores finite, and the limit lies in (0, 1].
     """
     fpr, overlap = pro_curve(score_maps, masks, limit)
     return area_up_to(fpr, overlap, limit) / limit
@@ -69,10 +61,14 @@ def pro_curve(
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """Compute false positive rate and mean overlap with the regions at each distinct score, from (0, 0) on.
 
-    Paper: section 3.1.2. A region is 8-connected and counts the same however large it is. The curve ends at or
-    just past the limit, for limit = 1 at (1, 1). Inputs and errors are those of pro.
+    Paper: section 3.1.2. A region is 8-connected and counts the same however large it is. The curve ends with the first
+    point past the limit, for limit = 1 at (1, 1). Raises as pro.
     """
-    check_maps(score_maps, masks, limit)
+    if score_maps.ndim != 3:
+        raise InputError(f"score maps of shape {score_maps.shape}: PRO takes (images, h, w), one map is maps[None]")
+    if not 0 < limit <= 1:
+        raise InputError(f"limit {limit}: a false positive rate above 0 and up to 1 is needed, MVTec-AD's is 0.3")
+    check_scores(score_maps, masks)
     kept = score_maps >= score_at_rate(score_maps[~masks], limit)  # lower scores matter only past the limit
     scores = score_maps[kept]
     order = np.argsort(scores)[::-1]
@@ -112,7 +108,7 @@ def bootstrap_interval(
     num_samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> Interval:
+) -> tuple[float, float]:
     """Compute the percentile interval of metric(*arrays) over draws of the images, the rows of all arrays.
 
     Not in the paper. Rows are drawn with replacement within each value of strata, so labels as strata keep both kinds
@@ -120,17 +116,23 @@ def bootstrap_interval(
     between trainings is not in it. It costs num_samples calls of metric: about 0.1 s each for pro of 600 maps of
     64 x 64, for which 200 are enough.
     """
-    check_bootstrap(arrays, strata, num_samples, level=level)
+    rows = [len(array) for array in arrays]
+    if set(rows) != {len(strata)} or len(strata) == 0:
+        raise InputError(f"arrays of {rows} rows, strata of {len(strata)}: give all of them a row per image")
+    if num_samples < 1:
+        raise InputError(f"num_samples {num_samples}: at least 1 draw is needed, 1000 is usual")
+    if not 0 < level < 1:
+        raise InputError(f"level {level}: a share between 0 and 1 is needed, 0.95 is usual")
     groups = [np.flatnonzero(strata == kind) for kind in np.unique(strata)]
     values = np.empty(num_samples)
     for i in range(num_samples):
         rng = np.random.default_rng([seed, i])
-        rows = np.concatenate([rng.choice(group, group.size) for group in groups])
-        values[i] = metric(*(array[rows] for array in arrays))
+        drawn = np.concatenate([rng.choice(group, group.size) for group in groups])
+        values[i] = metric(*(array[drawn] for array in arrays))
     if np.isnan(values).any():
         raise InputError("the metric is NaN for some draws: choose strata so that every draw has what it needs")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    return float(low), float(high)
 
 
 def check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
@@ -148,23 +150,3 @@ def check_scores(scores: np.ndarray, labels: np.ndarray) -> None:
     if labels.all() or not labels.any():
         kind, other = ("defective", "normal") if labels.all() else ("normal", "defective")
         raise InputError(f"everything is {kind}, all {labels.size} labels: add {other} ones or leave this metric out")
-
-
-def check_maps(score_maps: np.ndarray, masks: np.ndarray, limit: float) -> None:
-    """Refuse maps, masks or a limit that PRO cannot use; the InputError says why."""
-    if score_maps.ndim != 3:
-        raise InputError(f"score maps of shape {score_maps.shape}: PRO takes (images, h, w), one map is maps[None]")
-    if not 0 < limit <= 1:
-        raise InputError(f"limit {limit}: a false positive rate above 0 and up to 1 is needed, MVTec-AD's is 0.3")
-    check_scores(score_maps, masks)
-
-
-def check_bootstrap(arrays: tuple[np.ndarray, ...], strata: np.ndarray, num_samples: int, level: float) -> None:
-    """Refuse arrays whose rows do not fit together, too few draws, or a level outside (0, 1)."""
-    rows = [len(array) for array in arrays]
-    if set(rows) != {len(strata)} or len(strata) == 0:
-        raise InputError(f"arrays of {rows} rows, strata of {len(strata)}: give each array and strata one row an image")
-    if num_samples < 1:
-        raise InputError(f"num_samples {num_samples}: at least 1 draw is needed, 1000 is usual")
-    if not 0 < level < 1:
-        raise InputError(f"level {level}: a share between 0 and 1 is needed, 0.95 is usual")

@@ -17,7 +17,7 @@ from timenet_lib.presets import Preset, preset_from_dict
 from timenet_lib.solvers import euler, full_t
 from timenet_lib.tpn import TPN, SteeredFlow
 from timenet_lib.unet import UNet, UNetConfig
-from timenet_lib.weights import load_into, load_stage, read_record
+from timenet_lib.weights import load_into, load_stage
 
 METHODS = ("flow_0", "flow_1", "timenet")
 
@@ -69,8 +69,8 @@ def reconstruct(
 ) -> Reconstruction:
     """Noise x1 to xt and rebuild it in num_steps equal steps; t_map is the first step's T.
 
-    Paper: eq. (3) for one step, eq. (2) for more, section 2.2 for TimeNet. The noise comes from (seed, image), so the
-    batch has no influence. Raises InputError for a method that these stages do not allow, or a t outside [0, 1].
+    Paper: eq. (3) for one step, eq. (2) for more, section 2.2 for TimeNet. The noise comes from (seed, image), not
+    from the batch. Raises InputError for a method that these stages do not allow, a t outside [0, 1], or no steps.
     """
     maps: list[Tensor] = []
     v, ts = models.velocity(method, maps.append), full_t(t, x1)
@@ -79,20 +79,8 @@ def reconstruct(
     return Reconstruction(xt, x1_hat.clamp(-1, 1), maps[0] if maps else None)
 
 
-def load_flow(folder: Path, name: str, device: str | torch.device = "cpu") -> tuple[UNet, dict[str, Any]]:
-    """Load flow_0 or flow_1 of a folder, frozen, and its record."""
-    return _load(folder, name, device)
-
-
-def load_tpn(folder: Path, device: str = "cpu") -> tuple[TPN, dict[str, Any]]:
-    """Load the TPN of a folder, frozen, and its record. Raises WeightsError if it was trained on another flow_1."""
-    tpn, record = _load(folder, "tpn", device)
-    if record.get("parents", {}).get("flow_1") != read_record(folder, "flow_1")["sha256"]:
-        raise WeightsError(f"{folder / 'tpn.safetensors'} was trained on another flow_1 than the one beside it")
-    return tpn, record
-
-
-def _load(folder: Path, name: str, device: str | torch.device) -> tuple[Any, dict[str, Any]]:
+def load_network(folder: Path, name: str, device: str | torch.device = "cpu") -> tuple[Any, dict[str, Any]]:
+    """Load a flow of a folder, or its tpn, frozen, and its record."""
     state, record = load_stage(folder, name)
     path = folder / f"{name}.safetensors"
     preset, config, _ = recorded_network(record, path)
@@ -115,16 +103,19 @@ def recorded_network(record: Mapping[str, Any], path: Path) -> tuple[Preset, UNe
             raise InputError("a class is named twice")
         return preset, preset.unet_config(len(classes)), classes
     except InputError as error:
-        raise WeightsError(
-            f"the record of {path} does not fit: {error}; train with this version, or mend it"
-        ) from error
+        raise WeightsError(f"the record of {path} does not fit: {error}; train with this version, or fix it") from error
 
 
 def recorded_family(folder: Path, records: Mapping[str, Mapping[str, Any]]) -> tuple[Preset, tuple[str, ...]]:
-    """Get the preset and the classes of stages that go together. Raises WeightsError for unlike networks or classes."""
+    """Get the preset and the classes of the stages of a folder.
+
+    Raises WeightsError for unlike networks or classes, and for a tpn that was trained on another flow_1.
+    """
     said = {name: recorded_network(record, folder / f"{name}.safetensors") for name, record in records.items()}
     preset, *first = next(iter(said.values()))
     odd = [name for name, (_, *others) in said.items() if others != first]
     if odd:
         raise WeightsError(f"{folder} is a mixture: {odd[0]} has another network, image size or classes than flow_0")
+    if "tpn" in records and records["tpn"].get("parents", {}).get("flow_1") != records["flow_1"]["sha256"]:
+        raise WeightsError(f"{folder / 'tpn.safetensors'} was trained on another flow_1 than the one beside it")
     return preset, said["flow_0"][2]

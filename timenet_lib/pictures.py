@@ -64,7 +64,10 @@ def outlines(
     scale: int = 4,
     width: int | None = None,
 ) -> UInt8[np.ndarray, "sh sw 3"]:
-    """Draw the outlines of several masks as `outline` does, each in its own colour; the last lies on top."""
+    """Draw outlines as `outline` does, of masks by their colours; the last lies on top.
+
+    Raises InputError for a mask of another size than the image.
+    """
     width = max(1, scale - 1) if width is None else width
     picture = image.repeat(scale, 0).repeat(scale, 1)
     for colour, mask in masks.items():

@@ -70,13 +70,9 @@ class Preset:
     def unet_config(self, num_classes: int) -> UNetConfig:
         """Get the shape of flow_0, flow_1 and TPN for this number of classes."""
         return UNetConfig(
-            self.image_size,
-            num_classes,
-            self.base,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            attention=self.attention,
-        )
+            self.image_size, num_classes, self.base,
+            multipliers=self.multipliers, blocks=self.blocks, attention=self.attention,
+        )  # fmt: skip
 
     def as_dict(self) -> dict[str, object]:
         """Get the fields as plain values that JSON can hold."""
@@ -109,47 +105,20 @@ STAGE_FIELDS = {
 DEMO = Preset()
 
 CI = replace(
-    DEMO,
-    name="ci",
-    image_size=32,
-    base=8,
-    multipliers=(1, 2, 2),
-    batch_size=8,
-    learning_rate=2e-3,
-    flow_steps=40,
-    num_couplings=32,
-    rtol=1e-2,
-    reflow_steps=20,
-    tpn_steps=20,
-    anomalous_share=0.5,
-    extractor_weights="random",
-    drawn_train=8,
-    drawn_good=3,
-    drawn_defective=5,
-)
+    DEMO, name="ci",
+    image_size=32, base=8, multipliers=(1, 2, 2),
+    batch_size=8, learning_rate=2e-3, flow_steps=40, num_couplings=32, rtol=1e-2, reflow_steps=20, tpn_steps=20,
+    anomalous_share=0.5, extractor_weights="random",
+    drawn_train=8, drawn_good=3, drawn_defective=5,
+)  # fmt: skip
 
 PAPER = replace(
-    DEMO,
-    name="paper",
-    image_size=256,
-    base=64,
-    multipliers=(1, 1, 2, 2, 4, 4),
-    blocks=2,
-    attention=(8, 16),
-    learning_rate=1e-4,
-    flow_steps=200_000,
-    num_couplings=20_000,
-    reflow_steps=50_000,
-    tpn_steps=50_000,
-    tpn_learning_rate=1e-4,
-    anomalous_share=0.5,
-    sources=("texture",),
-    lpips="vgg",
-    lpips_share=None,
-    extractor="wide_resnet101_2",
-    extractor_weights="timm",
-    levels=(2, 3, 4),
-)
+    DEMO, name="paper",
+    image_size=256, base=64, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(8, 16),
+    learning_rate=1e-4, flow_steps=200_000, num_couplings=20_000, reflow_steps=50_000,
+    tpn_steps=50_000, tpn_learning_rate=1e-4, anomalous_share=0.5, sources=("texture",), lpips="vgg", lpips_share=None,
+    extractor="wide_resnet101_2", extractor_weights="timm", levels=(2, 3, 4),
+)  # fmt: skip
 
 PRESETS = {p.name: p for p in (CI, DEMO, PAPER)}
 

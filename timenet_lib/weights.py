@@ -29,7 +29,7 @@ def shipped_weights(name: str) -> Path:
 
 
 def weights_folder(name_or_folder: str | Path) -> Path:
-    """Take an existing folder as it is, anything else as the name of shipped weights."""
+    """Find a folder of weights, or shipped weights by their name. Raises WeightsError where there is neither."""
     folder = Path(name_or_folder)
     if folder.is_dir():
         return folder

@@ -12,7 +12,7 @@ from timenet_lib.detector import TimeNet
 from timenet_lib.engine import stages
 from timenet_lib.engine.stages import Run, reflow, train_all, train_flow_0, train_tpn
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.models import load_flow, load_tpn
+from timenet_lib.models import load_network
 from timenet_lib.presets import CI
 from timenet_lib.train import independent_pairs
 from timenet_lib.weights import read_record, save_stage
@@ -68,7 +68,7 @@ def test_reflow_goes_on_to_any_k(copy, make_run):
     assert record["parents"] == {"flow_1": read_record(copy, "flow_1")["sha256"]}
     assert record["couplings"]["k"] == 2
     assert record["couplings"]["flow_sha256"] == record["parents"]["flow_1"]
-    assert load_flow(copy, "flow_2")[0].config == load_flow(copy, "flow_1")[0].config
+    assert load_network(copy, "flow_2")[0].config == load_network(copy, "flow_1")[0].config
     assert before.items() <= weights(copy).items()
 
 
@@ -103,11 +103,11 @@ def test_each_stage_records_the_precision_it_was_trained_in(make_run, tmp_path):
 
 
 def test_a_tpn_of_another_flow_1_is_refused(copy):
-    flow, record = load_flow(copy, "flow_1")
+    flow, record = load_network(copy, "flow_1")
     flow.backbone.stem.bias.data += 1
     save_stage(copy, "flow_1", flow, record={k: v for k, v in record.items() if k not in ("sha256", "stage")})
     with pytest.raises(WeightsError, match="another flow_1"):
-        load_tpn(copy)
+        TimeNet.from_pretrained(copy)
 
 
 def test_held_out_images_are_not_trained_on(data, drawn_ci):

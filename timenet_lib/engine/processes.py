@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from timenet_lib.errors import InputError
-from timenet_lib.files import cannot_write
+from timenet_lib.files import writing
 
 if sys.platform != "win32":
     import fcntl
@@ -58,11 +58,9 @@ def claimed(folder: Path) -> Iterator[None]:
     The lock ends with the process, however that ends; Windows and some network file systems have none, and there
     nothing is refused. Raises InputError if another run holds the folder, OutputError if it cannot be written.
     """
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     with lock:
         if locked(lock):
             for inside in ("", "checkpoints/", "couplings/*/"):

@@ -21,7 +21,7 @@ from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor, build_lpips
 from timenet_lib.keyed import key_seed
 from timenet_lib.losses import Distance, balanced_weight, flow_loss, repair_errors, tpn_loss
-from timenet_lib.models import load_flow
+from timenet_lib.models import load_network
 from timenet_lib.path import Repairs
 from timenet_lib.presets import Preset
 from timenet_lib.synthesis import SOURCES, Synthesiser
@@ -178,7 +178,7 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     if not run.fresh(stage):
         return
     preset, workers = run.preset, run.accelerator
-    v, record = load_flow(run.out, before, run.on)
+    v, record = load_network(run.out, before, run.on)
     folder = run.out / "couplings" / stage
     manifest = Manifest(
         flow_sha256=record["sha256"], size=preset.image_size, classes=len(run.data.classes),
@@ -211,7 +211,7 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
         return
     preset = run.preset
     synthesiser = run.synthesiser(preset.anomalous_share, stage="tpn", sources=preset.sources)
-    flow_1, record = load_flow(run.out, "flow_1", run.on)
+    flow_1, record = load_network(run.out, "flow_1", run.on)
     tpn = TPN.from_flow(flow_1, preset.t).to(run.on)
     features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.on)
     lpips = build_lpips(preset.lpips, features, device=run.on)

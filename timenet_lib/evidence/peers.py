@@ -25,7 +25,7 @@ from timenet_lib.errors import InputError
 from timenet_lib.evidence.experiment import Method
 from timenet_lib.evidence.testset import Scored
 from timenet_lib.keyed import generator, image_noise, integer, key_seed
-from timenet_lib.models import load_flow
+from timenet_lib.models import load_network
 from timenet_lib.path import as_float
 from timenet_lib.synthesis import Synthesised
 from timenet_lib.unet import UNet
@@ -255,7 +255,7 @@ def trained(folder: Path | None) -> Path:
 
 def load_diffusion(folder: Path | None, device: str = "cpu") -> UNet:
     """Load the diffusion model of a folder, frozen."""
-    return load_flow(trained(folder), "diffusion", device)[0]
+    return load_network(trained(folder), "diffusion", device)[0]
 
 
 def load_draem(folder: Path | None, device: str = "cpu") -> torch.nn.Module:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from timenet_lib.errors import DataError, InputError
+from timenet_lib.errors import DataError, InputError, OutputError
 from timenet_lib.files import new_folder
 from timenet_lib.keyed import key_seed
 
@@ -126,7 +126,7 @@ def write_drawn(
     try:
         with new_folder(root) as draft:
             write_all(draft, record, workers or min(2, os.cpu_count() or 1))
-    except (OSError, InputError):
+    except (OSError, InputError, OutputError):
         if not holds(root, record):  # another process may have written it meanwhile
             raise
     return root
