@@ -217,17 +217,23 @@ def test_a_device_that_is_not_there_is_refused(photo, tmp_path):
         ("none.png", lambda p: None, ["none.png", "does not exist"]),
         ("dot.png", lambda p: Image.new("RGB", (1, 1)).save(p), ["dot.png", "1x1", "too small"]),
         ("huge.png", lambda p: Image.new("1", (12_000, 9_000)).save(p), ["huge.png"]),
-        ("fine.png", lambda p: Image.new("RGB", (32, 32)).save(p), ["dye", "die"]),
     ],
 )
-def test_detect_refuses_what_is_no_image_and_an_unknown_class(trained, photo, tmp_path, name, make, words):
+def test_detect_names_what_is_no_image_and_scores_the_rest(trained, photo, tmp_path, name, make, words):
     make(tmp_path / name)
-    class_name = "dye" if "dye" in words else "die"
-    options = ("--class", class_name, "--weights", trained, "--json", tmp_path / "d.json")
-    result = timenet_here("detect", photo, tmp_path / name, *options)
-    refused(result, *words)
-    assert result.stdout == ""
-    assert not (tmp_path / "d.json").exists()
+    options = ("--class", "die", "--weights", trained, "--json", tmp_path / "d.json")
+    result = timenet_here("detect", tmp_path / name, photo, *options)
+    said, _, last = result.stderr.splitlines()
+    assert said.startswith("error: ")
+    assert all(word in said for word in words)
+    assert (result.returncode, last) == (1, "error: 1 of 2 images could not be scored")
+    assert result.stdout.rstrip().endswith(photo.name)
+    first, second = json.loads((tmp_path / "d.json").read_text())["images"]
+    assert (first["error"], first["score"], second["error"]) == (said.removeprefix("error: "), None, None)
+
+
+def test_detect_refuses_an_unknown_class(trained, photo, tmp_path):
+    refused(timenet_here("detect", photo, "--class", "dye", "--weights", trained), "dye", "die")
 
 
 def test_reflow_goes_on_to_flow_2_and_needs_flow_1(trained, drawn_ci, tmp_path):

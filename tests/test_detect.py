@@ -1,4 +1,4 @@
-"""Image files in, verdicts and heat maps out: each image once, all or nothing, as predict says."""
+"""Image files in, verdicts and heat maps out: each image once, as predict says, and what cannot be used is named."""
 
 import csv
 import functools
@@ -13,7 +13,7 @@ from PIL import Image
 
 from timenet_lib import detect as module
 from timenet_lib.detect import COLUMNS, detect, find_images, heat_map, heat_map_names
-from timenet_lib.errors import DataError, InputError, OutputError
+from timenet_lib.errors import InputError, OutputError
 from timenet_lib.pictures import MASK_COLOUR, heat
 
 
@@ -121,13 +121,39 @@ def test_out_holds_a_heat_map_per_image_and_both_tables(model, folder, tmp_path,
         assert out.stat().st_mode & 0o777 == 0o755
 
 
-def test_nothing_is_left_of_a_run_that_fails(model, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 1)
-    (folder / "monday" / "c.png").write_text("no image")
-    said = []
-    with pytest.raises(DataError, match=r"c\.png: not an image"):
-        detect(find_images([folder]), model, class_name="die", out=tmp_path / "found", say=said.append)
-    assert said == []
+@pytest.mark.parametrize("chunk", [1, 8])
+def test_what_cannot_be_used_is_named_and_the_others_are_scored(model, folder, tmp_path, monkeypatch, chunk):
+    alone = detect(find_images([folder]), model, class_name="die")["images"]
+    (folder / "aa.png").write_text("no image")
+    Image.new("RGB", (12, 40)).save(folder / "monday" / "aa.png")
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    found = detect(find_images([folder]), model, class_name="die", out=tmp_path / "found")["images"]
+    lost = {Path(row["image"]).relative_to(folder).as_posix(): row for row in found if row["error"]}
+    assert list(lost) == ["aa.png", "monday/aa.png"]
+    assert "aa.png: not an image" in lost["aa.png"]["error"]
+    assert "aa.png: 12x40 px is too small" in lost["monday/aa.png"]["error"]
+    assert all({k for k in row if row[k] is not None} == {"image", "error"} for row in lost.values())
+    scored = [row for row in found if not row["error"]]
+    assert [row["image"] for row in scored] == [row["image"] for row in alone]
+    assert [row["score"] for row in scored] == pytest.approx([row["score"] for row in alone], rel=1e-5)
+    assert [(tmp_path / "found" / row["heat_map"]).is_file() for row in scored] == [True] * 3
+    with (tmp_path / "found" / "scores.csv").open(newline="") as file:
+        assert [row["error"] for row in csv.DictReader(file)] == [row["error"] or "" for row in found]
+
+
+def test_every_file_is_decoded_once(model, folder, tmp_path, monkeypatch):
+    opened, real = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda file, **options: opened.append(Path(file.name)) or real(file, **options))
+    detect(find_images([folder]), model, class_name="die", out=tmp_path / "found")
+    assert opened == find_images([folder])
+
+
+def test_nothing_is_left_of_a_run_that_fails(model, folder, tmp_path):
+    def stop(row):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detect(find_images([folder]), model, class_name="die", out=tmp_path / "found", say=stop)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
@@ -154,9 +180,11 @@ def test_an_empty_folder_is_filled(model, folder):
     assert (folder / "empty" / "heat_maps" / "a.png").is_file()
 
 
-def test_no_images_and_no_number_are_refused(model, folder, tmp_path):
+def test_no_images_no_such_class_and_no_number_are_refused(model, folder, tmp_path):
     with pytest.raises(InputError, match="no images"):
         detect([], model, out=tmp_path / "found")
+    with pytest.raises(InputError, match="dye"):
+        detect(find_images([folder]), model, class_name="dye")
     with pytest.raises(InputError, match="has to be a number, not nan"):
         detect(find_images([folder]), model, class_name="die", threshold=float("nan"))
 

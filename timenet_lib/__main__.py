@@ -257,12 +257,16 @@ def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
 def detect_command(images: tuple[Path, ...], json_path: Path | None, **options: Any) -> None:
     """Score images, or all images below a folder: the higher the score, the more likely a defect.
 
-    A heat map shows the image, with what reaches the pixel threshold outlined, and to its right the score map.
+    A heat map shows the image, with what reaches the pixel threshold outlined, and to its right the score map. Files
+    that cannot be used are named, the others are scored, and the exit status is 1.
     """
     from timenet_lib.detect import detect, find_images
     from timenet_lib.errors import printable
 
     def show(row: dict[str, Any]) -> None:
+        if row["error"]:
+            click.echo(f"error: {row['error']}", err=True)
+            return
         verdict = "DEFECTIVE" if row["defective"] else "good"
         name = "" if options["class_name"] else f"{row['class']:<12}"
         click.echo(f"{row['score']:10.4f}  {verdict:<9}  {name}{printable(row['image'])}")
@@ -271,6 +275,8 @@ def detect_command(images: tuple[Path, ...], json_path: Path | None, **options: 
     results = detect(found, load_model(options), say=show, **options)
     say(f"threshold {results['threshold']:.4f}, method {results['method']}")
     write_results(json_path, results)
+    if lost := sum(row["error"] is not None for row in results["images"]):
+        fail(f"{lost} of {len(found)} images could not be scored", 1)
 
 
 @main.command()

@@ -10,20 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from timenet_lib.data.images import image_batch, read_image
+from timenet_lib.data.images import check_side, read_image, to_rgb
 from timenet_lib.data.problems import images_below
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import InputError
+from timenet_lib.errors import InputError, TimeNetError, printable
 from timenet_lib.files import new_folder, write_atomically, write_json
+from timenet_lib.path import as_float
 from timenet_lib.pictures import Number, heat, outline
 from timenet_lib.score import upsample
 
-COLUMNS = ("image", "class", "score", "threshold", "defective", "marked", "heat_map")
-CHUNK = 64  # images in memory at a time
+COLUMNS = ("image", "class", "score", "threshold", "defective", "marked", "heat_map", "error")
+CHUNK = 64  # images in memory at a time, photographs at the size of their heat maps
 SIDES = (256, 1024)  # the longer side of an image in a heat map's file is brought between these, px
 OnRow = Callable[[dict[str, Any]], None]
 
@@ -56,18 +58,20 @@ def detect(
     """Score images as {"method", "threshold", "pixel_threshold", "images": rows}; say receives each row.
 
     A row has the COLUMNS: "marked" is the share of pixels whose score reaches the pixel threshold, "heat_map" a file
-    below out, or None. threshold replaces the calibrated one. With out, a new or empty folder, all or nothing is
-    written there: scores.csv, scores.json, and the heat maps, in the folders of their images below heat_maps/. Raises
-    InputError for no images, a threshold that is no number, or a folder that is not empty.
+    below out, or None. Of a file that cannot be used, a row has the name and the "error" alone; the others are scored.
+    threshold replaces the calibrated one. Into out, a new or empty folder, go scores.csv, scores.json and, below
+    heat_maps/ in the folders of their images, the heat maps; all or nothing is written.
+
+    Raises InputError for no images, an unknown class, a threshold that is no number, or a folder that is not empty.
     """
     if not images:
         raise InputError("no images to score: name files, or a folder that holds some")
     if threshold is not None and not math.isfinite(threshold):
         raise InputError(f"the threshold has to be a number, not {threshold}")
+    if class_name is not None:
+        model.labels([class_name])
     place: AbstractContextManager[Path | None] = nullcontext() if out is None else new_folder(out)
     with place as draft:
-        for path in images:
-            image_batch(path, 1)  # all can be used, or nothing is said of any
         method = model.methods[-1]
         known = model.calibrated(method)
         limit = known.threshold if threshold is None else threshold
@@ -85,20 +89,47 @@ def detect(
 def _score(
     images: Sequence[Path], model: TimeNet, *, class_name: str | None, limit: float, seed: int, draft: Path | None
 ) -> Iterator[dict[str, Any]]:
-    names = heat_map_names(images)
+    names, pixel_threshold = heat_map_names(images), model.calibrated(model.methods[-1]).pixel_threshold
     for begin in range(0, len(images), CHUNK):
-        paths = list(images[begin : begin + CHUNK])
-        p = model.predict(paths, class_name, seed=seed)
-        assert p.mask is not None
-        assert p.pixel_threshold is not None
-        for i, path in enumerate(paths):
-            score, marked = float(p.image_score[i]), float(p.mask[i].float().mean())
-            file = None
-            if draft is not None:
-                file, photo = names[begin + i], np.asarray(read_image(path).convert("RGB"))
-                write_atomically(draft / file, _png(heat_map(photo, p.score_map[i], p.pixel_threshold)))
-            values = (str(path), p.classes[i], score, limit, score >= limit, marked, file)
-            yield dict(zip(COLUMNS, values, strict=True))
+        rows = [dict.fromkeys(COLUMNS) | {"image": str(path)} for path in images[begin : begin + CHUNK]]
+        usable, batch, photos = [], [], []
+        for i, row in enumerate(rows, begin):
+            try:
+                x1, photo = _look(images[i], model.preset.image_size)
+            except TimeNetError as error:
+                row["error"] = str(error)
+            else:
+                usable.append((row, names[i]))
+                batch.append(x1)
+                photos.append(photo)
+        if usable:
+            p = model.predict(torch.stack(batch), class_name, seed=seed)
+            found = zip(usable, photos, p.classes, p.image_score.tolist(), p.score_map, strict=True)
+            for (row, file), photo, name, score, score_map in found:
+                marked = float((score_map >= pixel_threshold).float().mean())
+                row |= {
+                    "class": name,
+                    "score": score,
+                    "threshold": limit,
+                    "defective": score >= limit,
+                    "marked": marked,
+                }
+                if draft is not None:
+                    row["heat_map"] = file
+                    write_atomically(draft / file, _png(heat_map(photo, score_map, pixel_threshold)))
+        yield from rows
+
+
+def _look(path: Path, size: int) -> tuple[Float[Tensor, "3 size size"], UInt8[np.ndarray, "h w 3"]]:
+    """Decode a file once: the image that is scored, and the photograph, no larger than its heat map shows it."""
+    photo = check_side(read_image(path), printable(str(path))).convert("RGB")
+    return as_float(to_rgb(photo, size)), np.asarray(shrink(photo))
+
+
+def shrink(photo: Image.Image) -> Image.Image:
+    """Make a photograph no larger than a heat map shows it, in place."""
+    photo.thumbnail((SIDES[1], SIDES[1]), Image.Resampling.LANCZOS, reducing_gap=1.0)
+    return photo
 
 
 def heat_map_names(images: Sequence[Path]) -> list[str]:
@@ -122,11 +153,8 @@ def heat_map(
 
     The colours run from 0 to three times the threshold. A small image is enlarged, a large one made smaller.
     """
-    image = Image.fromarray(photo)
-    low, high = SIDES
-    factor = max(1, low // max(image.size))
-    if max(image.size) > high:
-        image.thumbnail((high, high), Image.Resampling.LANCZOS)
+    image = shrink(Image.fromarray(photo))
+    factor = max(1, SIDES[0] // max(image.size))
     image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     large = upsample(scores[None], (image.height, image.width))[0].numpy()
     marked = outline(np.asarray(image), large >= pixel_threshold, scale=1, width=max(2, max(image.size) // 200))
@@ -135,7 +163,7 @@ def heat_map(
 
 def _png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png")
+    Image.fromarray(picture).save(buffer, format="png", compress_level=1)  # four times faster, a quarter larger
     return buffer.getvalue()
 
 

@@ -114,6 +114,13 @@ def check_size(size: int) -> int:
     return size
 
 
+def check_side(image: Image.Image, name: str) -> Image.Image:
+    """Give the image back. Raises InputError if a side of it is below MIN_SIDE."""
+    if min(image.size) < MIN_SIDE:
+        raise InputError(f"{name}: {image.width}x{image.height} px is too small, {MIN_SIDE} px a side are needed")
+    return image
+
+
 def image_batch(images: Any, size: int) -> Float[Tensor, "b 3 h w"]:
     """Make a batch in [-1, 1] of a Picture (a path, a PIL image or a tensor) or of a list of Pictures.
 
@@ -138,10 +145,7 @@ def _one(image: Any, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
         decoded, name = read_image(Path(image)), f"{where}{printable(str(image))}"
     else:
         raise InputError(f"{where}a {type(image).__name__} is no image: give a path, a PIL image or a tensor")
-    if min(decoded.size) < MIN_SIDE:
-        width, height = decoded.size
-        raise InputError(f"{name}: {width}x{height} px is too small, {MIN_SIDE} px a side are needed")
-    return as_float(to_rgb(decoded, size))[None]
+    return as_float(to_rgb(check_side(decoded, name), size))[None]
 
 
 def _from_tensor(x: Tensor, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
