@@ -22,7 +22,7 @@ run: $(STAMP)      ## execute every notebook into build/ with the shipped weight
 	$(BIN)/timenet run --preset demo
 
 test: $(STAMP)     ## the tests, which run every notebook at preset ci, too
-	OMP_NUM_THREADS=1 $(TEST) -m 'not slow and not timed' -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(TEST) -m 'not slow and not timed' -n 2 --dist loadfile --no-loadscope-reorder
 	$(TEST) -m 'timed and not slow'
 
 test-slow: $(STAMP) ## the tests that take minutes

@@ -27,13 +27,9 @@ from timenet_lib.unet import UNet
 LONG = ("test_readme.py", "test_cli.py", "test_notebooks.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Let two processes share the tests by module, the notebooks one by one; the longest come first."""
+    """Put the longest modules first: a process gets a whole one at a time."""
     items.sort(key=lambda item: item.path.name not in LONG)
-    for item in items:
-        if item.path.name != "test_notebooks.py":
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 
 
 @pytest.fixture(scope="session", autouse=True)
