@@ -186,8 +186,6 @@ def test_the_budgets_are_those_of_both_flows(make_run, monkeypatch, tmp_path, na
         asked[stage] = (steps, rate)
 
     monkeypatch.setattr(Run, "train", train)
-    monkeypatch.setattr(Run, "record", lambda *_: {})
-    monkeypatch.setattr(Run, "finish", lambda *_: None)
     peers.train_peers(make_run(tmp_path, steps=None))
     steps = CI.flow_steps + CI.reflow_steps
     assert asked == {"diffusion": (steps, CI.learning_rate), "draem": (steps, 1e-3)}
