@@ -13,7 +13,7 @@ help:              ## this list
 
 $(STAMP): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12" if not (3, 11) <= v <= (3, 13) else 0)'
-	@echo "installing into $(VENV): about 5 GB, a few minutes, once"
+	@echo "installing into $(VENV): about 7 GB, a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(PINS) -e '.[dev]'
 	@touch $@

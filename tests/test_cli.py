@@ -233,7 +233,9 @@ def test_detect_names_what_is_no_image_and_scores_the_rest(trained, photo, tmp_p
 
 
 def test_detect_refuses_an_unknown_class(trained, photo, tmp_path):
-    refused(timenet_here("detect", photo, "--class", "dye", "--weights", trained), "dye", "die")
+    result = timenet_here("detect", photo, "--class", "dye", "--weights", trained, "--json", tmp_path / "d.json")
+    refused(result, "dye", "die")
+    assert (result.stdout, list(tmp_path.iterdir())) == ("", [])
 
 
 def test_reflow_goes_on_to_flow_2_and_needs_flow_1(trained, drawn_ci, tmp_path):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from timenet_lib import detect as module
 from timenet_lib.detect import COLUMNS, detect, find_images, heat_map, heat_map_names
-from timenet_lib.errors import InputError, OutputError
+from timenet_lib.errors import InputError, OutputError, WeightsError
 from timenet_lib.pictures import MASK_COLOUR, heat
 
 
@@ -180,13 +180,17 @@ def test_an_empty_folder_is_filled(model, folder):
     assert (folder / "empty" / "heat_maps" / "a.png").is_file()
 
 
-def test_no_images_no_such_class_and_no_number_are_refused(model, folder, tmp_path):
+def test_no_images_class_number_or_calibration_are_refused(model, folder, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="no images"):
         detect([], model, out=tmp_path / "found")
     with pytest.raises(InputError, match="dye"):
         detect(find_images([folder]), model, class_name="dye")
     with pytest.raises(InputError, match="has to be a number, not nan"):
         detect(find_images([folder]), model, class_name="die", threshold=float("nan"))
+    monkeypatch.setattr(model, "calibration", {})
+    with pytest.raises(WeightsError, match="call calibrate"):
+        detect(find_images([folder]), model, class_name="die", out=tmp_path / "found")
+    assert not (tmp_path / "found").exists()
 
 
 def test_no_two_images_share_a_heat_map(tmp_path, monkeypatch):

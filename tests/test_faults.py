@@ -31,6 +31,7 @@ from timenet_lib.course.runner import RunResult
 from timenet_lib.course.show import Show
 from timenet_lib.data.drawn import draw_texture
 from timenet_lib.engine.processes import claimed
+from timenet_lib.files import sha256
 from timenet_lib.presets import CI
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -321,7 +322,11 @@ def test_figures_stay_as_they_are_where_a_notebook_is_killed(tmp_path):
     child = Child(partial(maintain.refresh, "figures", tmp_path, "ci"), tmp_path)
     assert child.end() == 0, child.log
     assert "One." in (figures / "00_table.md").read_text()
-    assert all("source_sha256" in entry for entry in read_manifest(figures))
+    entries, code = read_manifest(figures), maintain.code_hash(notebooks / "00_a.ipynb")
+    assert {entry["file"] for entry in entries} == {"00_table.csv", "00_table.md"}
+    for entry in entries:
+        assert entry["source_sha256"] == code
+        assert entry["sha256"] == sha256((figures / entry["file"]).read_bytes())
 
 
 def launch(command, home):

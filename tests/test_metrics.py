@@ -174,6 +174,7 @@ def test_pro_with_the_limit_exactly_on_a_point():
 def test_float32_maps_lose_nothing(masks):
     maps = np.random.default_rng(0).normal(size=masks.shape).astype(np.float32)
     assert [m(maps, masks) for m in METRICS[:4]] == [m(maps.astype(np.float64), masks) for m in METRICS[:4]]
+    assert pro(maps, masks) == pytest.approx(brute_force_pro(maps, masks, 0.3), abs=1e-9)
 
 
 @pytest.mark.parametrize("limit", [0.3, 1.0])

@@ -31,6 +31,7 @@ def test_one_step_reconstruction_is_equation_3_on_the_noised_image(models, image
     with torch.no_grad():
         expected = one_step(models.flow_0, xt, t, C).x1.clamp(-1, 1)
     assert torch.allclose(r.x1_hat, expected, atol=1e-6)
+    assert r.t_map is None
 
 
 def test_every_method_starts_from_the_same_noised_image(models, images):

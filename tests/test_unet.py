@@ -36,6 +36,13 @@ def test_every_parameter_learns_and_t_and_c_matter(images):
     assert not torch.allclose(same, flow(images, t, (c + 1) % 3), atol=1e-5)
 
 
+def test_one_batch_can_be_overfitted(images):
+    torch.manual_seed(0)
+    flow, c, t = UNet(SMALL), torch.tensor([0, 1, 2, 0]), torch.full((4,), 0.5)
+    loss = learn(flow, lambda: (flow(images, t, c) - images.flip(0)).square(), steps=150, rate=5e-3)
+    assert loss < 0.1 * images.square().mean()
+
+
 def test_a_size_that_the_levels_do_not_halve_is_refused():
     with pytest.raises(InputError, match="multiple of 8"):
         UNetConfig(image_size=60, num_classes=1, multipliers=(1, 2, 3, 4))

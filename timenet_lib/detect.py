@@ -92,38 +92,27 @@ def _score(
     names, pixel_threshold = heat_map_names(images), model.calibrated(model.methods[-1]).pixel_threshold
     for begin in range(0, len(images), CHUNK):
         rows = [dict.fromkeys(COLUMNS) | {"image": str(path)} for path in images[begin : begin + CHUNK]]
-        usable, batch, photos = [], [], []
+        batch, usable, photos = [], [], []
         for i, row in enumerate(rows, begin):
-            try:
-                x1, photo = _look(images[i], model.preset.image_size)
+            try:  # each file is decoded once, for its score and its heat map
+                photo = check_side(read_image(images[i]), printable(str(images[i]))).convert("RGB")
             except TimeNetError as error:
                 row["error"] = str(error)
-            else:
-                usable.append((row, names[i]))
-                batch.append(x1)
-                photos.append(photo)
+                continue
+            batch.append(as_float(to_rgb(photo, model.preset.image_size)))
+            usable.append((row, names[i]))
+            photos.append(None if draft is None else np.asarray(shrink(photo)))
         if usable:
             p = model.predict(torch.stack(batch), class_name, seed=seed)
             found = zip(usable, photos, p.classes, p.image_score.tolist(), p.score_map, strict=True)
-            for (row, file), photo, name, score, score_map in found:
+            for (row, file), shown, name, score, score_map in found:
                 marked = float((score_map >= pixel_threshold).float().mean())
-                row |= {
-                    "class": name,
-                    "score": score,
-                    "threshold": limit,
-                    "defective": score >= limit,
-                    "marked": marked,
-                }
-                if draft is not None:
+                values = (name, score, limit, score >= limit, marked)
+                row |= zip(("class", "score", "threshold", "defective", "marked"), values, strict=True)
+                if draft is not None and shown is not None:
                     row["heat_map"] = file
-                    write_atomically(draft / file, _png(heat_map(photo, score_map, pixel_threshold)))
+                    write_atomically(draft / file, _png(heat_map(shown, score_map, pixel_threshold)))
         yield from rows
-
-
-def _look(path: Path, size: int) -> tuple[Float[Tensor, "3 size size"], UInt8[np.ndarray, "h w 3"]]:
-    """Decode a file once: the image that is scored, and the photograph, no larger than its heat map shows it."""
-    photo = check_side(read_image(path), printable(str(path))).convert("RGB")
-    return as_float(to_rgb(photo, size)), np.asarray(shrink(photo))
 
 
 def shrink(photo: Image.Image) -> Image.Image:

@@ -1,9 +1,11 @@
 """The table of choices of notebook 04, on a model of preset ci."""
 
+from dataclasses import replace
+
 import pytest
 
 from timenet_lib.course import models, scoring
-from timenet_lib.errors import InputError
+from timenet_lib.errors import DataError, InputError
 from timenet_lib.pooling import smooth
 from timenet_lib.score import upsample
 
@@ -11,6 +13,12 @@ from timenet_lib.score import upsample
 @pytest.fixture(scope="module")
 def test_set(model, drawn_ci):
     return scoring.load_test(models.stratified(drawn_ci, good=1, defective=2), model)
+
+
+def test_a_defective_image_without_a_mask_is_refused(model, drawn_ci):
+    bare = replace(drawn_ci, test=tuple(replace(s, mask_path=None) for s in drawn_ci.test))
+    with pytest.raises(DataError, match=r"\.png: no mask for this defective image; use image-level metrics only"):
+        scoring.load_test(bare, model)
 
 
 def test_parts_left_out_of_the_formula(model, test_set):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from timenet_lib.course import explore, models, separation
+from timenet_lib.course.style import to_display
 from timenet_lib.errors import InputError
 
 TS = [0.5, 0.83, 0.95]
@@ -41,6 +42,9 @@ def test_examples_have_their_masks(examples, drawn_ci):
     assert explore.column_title(examples[0]) == "die\nchip"
     assert examples[0].mask.any()
     assert not examples[1].mask.any()
+    changed = (examples[0].outlined != to_display(examples[0].x1).repeat(3, 0).repeat(3, 1)).any(axis=2)
+    assert changed.any()
+    assert not changed[examples[0].mask.numpy().repeat(3, 0).repeat(3, 1)].any()
     with pytest.raises(InputError, match="no kind 'chipp'"):
         models.pick_examples(drawn_ci, 32, [("die", "chipp")])
 

@@ -82,6 +82,9 @@ def places(tmp_path, write_notebook):
 
 def test_complete_entries_name_the_code(places):
     (before,) = read_manifest(places[0])
+    nb = nbformat.read(places[1] / SOURCE, as_version=4)
+    nb.cells.insert(2, nbformat.v4.new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]}))
+    nbformat.write(nb, places[1] / SOURCE)  # as papermill leaves it; what it put in does not count
     complete_manifest(*places)
     code = "\n".join(("seed = 0\nfigure_dir = 'figures'", *CELLS[1:]))
     assert read_manifest(places[0]) == [{**before, "source_sha256": sha256(code.encode())}]

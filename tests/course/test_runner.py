@@ -112,10 +112,11 @@ def test_a_bar_says_which_notebook_runs(good):
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory, write_notebook):
-    """Run notebooks that fail: one raises, one loses its kernel, one warns, and one is too slow."""
+    """Run notebooks that fail: by an error, an unknown magic, a lost kernel, a warning, a cell that is slow."""
     folder = tmp_path_factory.mktemp("bad")
     endings = {
         "01_raises": "x = 1\ny = 2\nz = 3\nx / 0",
+        "01_usage": "%nosuchmagic",  # which ends a run without an error among the outputs
         "02_dies": "import os\nos._exit(1)",
         "03_warns": WARNS,
         "04_slow": "import time\ntime.sleep(90)",
@@ -133,6 +134,12 @@ def test_an_exception_is_reported_with_the_cell_of_the_clone(bad):
     assert "ZeroDivisionError: division by zero" in error.message
     assert "\x1b" not in error.message
     assert "timenet" not in nbformat.read(bad["01_raises"].output, as_version=4).metadata
+
+
+def test_a_run_that_ends_without_an_error_output_has_failed(bad):
+    assert bad["01_usage"].error.cell == 5
+    assert "stderr" in bad["01_usage"].error.message
+    assert "timenet" not in nbformat.read(bad["01_usage"].output, as_version=4).metadata
 
 
 def test_a_cell_past_its_time_is_reported(bad):

@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 
 from timenet_lib.data import drawn
@@ -48,6 +50,12 @@ def tree(root: Path) -> dict[str, str]:
     return {
         str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()
     }
+
+
+def test_there_are_enough_classes_and_kinds():
+    assert len(CLASSES) >= 10
+    assert len({kind for _, kind in PAIRS}) >= 12
+    assert all(4 <= len(kinds) == len(set(kinds)) for kinds in KINDS.values())
 
 
 def test_pictures_do_not_depend_on_process_or_order():
@@ -151,6 +159,12 @@ def test_the_folder_has_the_layout_of_mvtec(written):
     for name in FEW["classes"]:
         counts = {"train_good": 3, "test_good": 2, "test_defective": 7, "kinds": len(KINDS[name]), "masks": 7}
         assert index.counts(name) == counts
+        each = Counter(s.kind for s in index.test if s.class_name == name and s.defective)
+        assert sorted(each.values()) == [1, 1, 1, 2, 2]  # the kinds in turn
+    for s in (s for s in index.test if s.defective):
+        assert s.mask_path == written / s.class_name / "ground_truth" / s.kind / f"{s.path.stem}_mask.png"
+        with Image.open(s.mask_path) as mask:
+            assert set(np.unique(np.asarray(mask))) == {0, 255}
     assert index.train[0].path == written / "capsule/train/good/000.png"
 
 

@@ -78,6 +78,7 @@ def test_what_is_cut_off_halfway_is_completed_by_a_restart(tmp_path, monkeypatch
     def noting(*args, **options):
         calls.append(1)
         if len(calls) == 3:
+            assert len(files(tmp_path / "cut")) == 3  # on disk already, should the process be killed here
             raise KeyboardInterrupt
         return solve(*args, **options)
 

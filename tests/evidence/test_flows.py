@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,13 +16,15 @@ from timenet_lib.evidence.flows import (
     format_flows,
     fresh_noise,
     from_noise,
+    from_t,
     measure_flows,
     measure_straightness,
     nearest_distance,
 )
-from timenet_lib.evidence.testset import stratified
+from timenet_lib.evidence.testset import TestSet, stratified
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
+from timenet_lib.pooling import image_score
 from timenet_lib.presets import CI
 from timenet_lib.unet import UNet
 
@@ -107,6 +110,13 @@ def test_a_folder_without_masks_has_a_table_all_the_same(results):
         bare["from_t"][name]["1"] |= {"p_auroc": [None, None], "pro": [None, None]}
     line = next(each for each in format_flows(bare).splitlines() if each.startswith("flow_1, 1 step"))
     assert line.split()[-2:] == ["n/a", "n/a"]
+
+
+def test_image_scores_follow_the_models_scoring(model, some, monkeypatch):
+    monkeypatch.setattr(model, "scoring", replace(model.scoring, padded=True))
+    tests = TestSet.load(some, model)
+    found = from_t(tests, model, "flow_1", t=0.8, num_steps=1)(tests.images, tests.c, 0)
+    assert torch.equal(found.scores, image_score(found.maps, True))
 
 
 def test_two_good_images_of_every_class_are_needed(model, drawn_ci):

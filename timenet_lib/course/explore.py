@@ -5,13 +5,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from timenet_lib.course import formulas
 from timenet_lib.course.models import Example, check_names, load_example, stack
-from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, to_display
-from timenet_lib.course.viewer import Panel, Viewer
+from timenet_lib.course.style import LABELS, Heat, image_grid, to_display
+from timenet_lib.course.viewer import Panel, Viewer, rebuilt_panel
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.pictures import Number, heat
@@ -82,9 +81,8 @@ def timestep_explorer(
             Panel("noised", [frames[i] for frames in noised]),
         ]
         for method, each in predictions.items():
-            frames = to_display(torch.stack([p.reconstruction[i] for p in each]))
             scores = [f"score {float(p.image_score[i]):.2f}" for p in each]
-            panels.append(Panel(LABELS[method], frames, readouts=scores, colour=COLOURS[method]))
+            panels.append(rebuilt_panel(LABELS[method], method, [p.reconstruction[i] for p in each], readouts=scores))
         items[example.name] = panels + map_panels(predictions[model.methods[-1]], i)
     return Viewer(
         items,

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -13,7 +12,7 @@ from timenet_lib.course.explore import PICTURE, T_RANGE, column_title, stack
 from timenet_lib.course.models import Example, recorded
 from timenet_lib.course.sampling import draw_bars
 from timenet_lib.course.style import COLOURS, LABELS, Heat, image_grid, new_figure, to_display
-from timenet_lib.course.viewer import Panel, Viewer
+from timenet_lib.course.viewer import Panel, Viewer, rebuilt_panel
 from timenet_lib.detector import TimeNet
 from timenet_lib.evidence.diagnostics import squared_errors, survival
 from timenet_lib.evidence.gain import format_gain
@@ -49,8 +48,7 @@ def failures_explorer(
         for m in methods:
             both = zip(rebuilt[m], clean[m], strict=True)
             readouts = [readout(r.x1_hat[i : i + 1], clean.x1_hat[i : i + 1], one) for r, clean in both]
-            frames = to_display(torch.stack([r.x1_hat[i] for r in rebuilt[m]]))
-            panels.append(Panel(LABELS[m], frames, readouts=readouts, colour=COLOURS[m]))
+            panels.append(rebuilt_panel(LABELS[m], m, [r.x1_hat[i] for r in rebuilt[m]], readouts=readouts))
         items[f"{i + 1}: {model.classes[k]}"] = panels
     alt = (
         "For a part with a synthetic defect and a noise level t chosen by a slider: the image, the noised one, "

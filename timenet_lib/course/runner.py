@@ -99,7 +99,7 @@ def run_notebooks(
             result = RunResult(notebook, out / notebook.name)
             failure = _execute(result, parameters, {**options, "progress_bar": _bar(notebook, stream)})
             executed = nbformat.read(result.output if result.output.exists() else notebook, as_version=4)
-            result.metrics = recorded_numbers(executed)
+            result.metrics = recorded_numbers(executed) if result.output.exists() else {}
             result.figures = _figures_since(time.time() - result.seconds, out, parameters.get("figure_dir"))
             result.error = _find_error(executed, failure, timeout=timeout, stderr_is_error=stderr_is_error)
             if result.error is None:
@@ -164,7 +164,7 @@ def _execute(result: RunResult, parameters: Mapping[str, Any], options: Mapping[
                 **options,
             )
         except PapermillExecutionError as error:
-            failure = "\n".join(error.traceback)
+            failure = "\n".join(error.traceback) or f"{error.ename}: what the cell wrote to stderr says why"
         except (PapermillException, TimeoutError, RuntimeError) as error:
             failure = f"{type(error).__name__}: {error}"
     result.seconds, result.peak_memory_mb = time.monotonic() - began, max(taken)

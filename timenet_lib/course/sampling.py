@@ -14,7 +14,7 @@ from torch import Tensor
 from timenet_lib.course import formulas
 from timenet_lib.course.models import Example, check_names, recorded, stack
 from timenet_lib.course.style import COLOURS, LABELS, image_grid, new_figure, styled, to_display
-from timenet_lib.course.viewer import Panel, Viewer
+from timenet_lib.course.viewer import Panel, Viewer, rebuilt_panel
 from timenet_lib.detector import TimeNet
 from timenet_lib.evidence.flows import FLOWS, format_flows, fresh_noise
 from timenet_lib.losses import flow_loss
@@ -116,8 +116,7 @@ def steps_explorer(
         for (method, steps), each in runs.items():
             errors = [f"squared error {float((r.x1_hat[i] - example.x1).square().mean()):.4f}" for r in each]
             title = f"{method.replace('_', ' ')}, {steps} step{'s' * (steps > 1)}"
-            frames = to_display(torch.stack([r.x1_hat[i] for r in each]))
-            items[example.name].append(Panel(title, frames, readouts=errors, colour=COLOURS[method]))
+            items[example.name].append(rebuilt_panel(title, method, [r.x1_hat[i] for r in each], readouts=errors))
     alt = (
         "For one image and a noise level t chosen by a slider: the image, the noised image, and what "
         f"{' and '.join(LABELS[m] for m in methods)} rebuilds of it in one step and in ten."

@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from timenet_lib.course import formulas
 from timenet_lib.course.contours import decision
 from timenet_lib.course.explore import map_panels
 from timenet_lib.course.models import Example, check_names, stack
-from timenet_lib.course.style import COLOURS, LABELS, to_display
-from timenet_lib.course.viewer import Panel, Viewer
+from timenet_lib.course.style import LABELS
+from timenet_lib.course.viewer import Panel, Viewer, rebuilt_panel
 from timenet_lib.detector import Prediction, TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.pictures import Number
@@ -50,9 +48,9 @@ def separation_explorer(
 
 def half(example: Example, predictions: Sequence[Prediction], i: int, *, method: str) -> list[Panel]:
     """Show one image of a pair, which is number i of each prediction."""
-    frames = to_display(torch.stack([p.reconstruction[i] for p in predictions]))
     says, caption = [changed(example, p, i) for p in predictions], "root mean square, in grey levels"
-    rebuilt = Panel("rebuilt", frames, caption, readouts=says, colour=COLOURS[method])
+    images = [p.reconstruction[i] for p in predictions]
+    rebuilt = rebuilt_panel("rebuilt", method, images, readouts=says, caption=caption)
     decisions = [decision(float(p.image_score[i]), p.threshold) for p in predictions]
     image = Panel("image", example.outlined, caption="defect outlined" if example.mask.any() else "")
     return [image, rebuilt, *map_panels(predictions, i, decisions)]

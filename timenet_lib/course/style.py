@@ -49,7 +49,9 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
-    "axes.prop_cycle": cycler(color=["#0072B2", "#E69F00", "#009E73", MASK_COLOUR, "#CC79A7", "#F0E442"]),
+    "axes.prop_cycle": cycler(
+        color=[*(COLOURS[k] for k in ("flow_0", "flow_1", "timenet", "mask")), "#CC79A7", "#F0E442"]
+    ),
     "font.family": "DejaVu Sans",  # the one font that matplotlib brings along
     "font.size": 10,
     "axes.titlesize": 10,

@@ -18,12 +18,14 @@ from typing import Any
 
 import anywidget
 import numpy as np
+import torch
 import traitlets
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from timenet_lib.course.figures import render
-from timenet_lib.course.style import new_figure, styled
+from timenet_lib.course.style import COLOURS, new_figure, styled, to_display
 from timenet_lib.errors import InputError
 from timenet_lib.pictures import Number
 
@@ -47,6 +49,13 @@ class Panel:
     caption: str = ""
     readouts: Sequence[str] = ()
     colour: str = ""
+
+
+def rebuilt_panel(
+    title: str, method: str, images: Sequence[Tensor], *, readouts: Sequence[str], caption: str = ""
+) -> Panel:
+    """Show what a method rebuilds, an image in [-1, 1] for each value of the slider, in its colour."""
+    return Panel(title, to_display(torch.stack(list(images))), caption, readouts=readouts, colour=COLOURS[method])
 
 
 class Viewer(anywidget.AnyWidget):

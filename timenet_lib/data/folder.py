@@ -105,11 +105,9 @@ def load_images(samples: Sequence[Sample], size: int) -> UInt8[Tensor, "b 3 h w"
 
 
 def load_masks(samples: Sequence[Sample], size: int) -> Bool[Tensor, "b h w"]:
-    """Load masks, all False for good images. Raises DataError for a defective image without a mask."""
+    """Load masks, all False for images that have none."""
     masks = torch.zeros((len(samples), check_size(size), size), dtype=torch.bool)
     for i, sample in enumerate(samples):
-        if sample.defective and sample.mask_path is None:
-            raise DataError(f"{sample.path}: no mask for this defective image; use image-level metrics only")
         if sample.mask_path is not None:
             masks[i] = load_mask(sample.mask_path, size)
     return masks

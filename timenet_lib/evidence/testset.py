@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from timenet_lib.calibration import WithDefects, with_defects
-from timenet_lib.data.folder import FolderIndex, Sample, load_images, load_mask
+from timenet_lib.data.folder import FolderIndex, Sample, load_images, load_masks
 from timenet_lib.data.training_set import TrainingSet
 from timenet_lib.detector import TimeNet
 from timenet_lib.metrics import auroc, pro
@@ -49,13 +49,9 @@ class TestSet:
     def load(cls, index: FolderIndex, model: TimeNet) -> "TestSet":
         """Load a folder's test images at the model's size. Raises InputError for a class unknown to the model."""
         size, names = model.preset.image_size, [s.class_name for s in index.test]
-        masks = np.zeros((len(index.test), size, size), dtype=bool)
-        for mask, sample in zip(masks, index.test, strict=True):
-            if sample.mask_path is not None:
-                mask[:] = load_mask(sample.mask_path, size).numpy()
         return cls(
             load_images(index.test, size), model.labels(names), np.array(names),
-            np.array([s.kind for s in index.test]), masks,
+            np.array([s.kind for s in index.test]), load_masks(index.test, size).numpy(),
             frozenset(name for name in index.classes if not index.counts(name)["masks"]), index.test, index.hash(),
         )  # fmt: skip
 
