@@ -13,7 +13,7 @@ from PIL import Image
 
 from timenet_lib import detect as module
 from timenet_lib.detect import COLUMNS, detect, find_images, heat_map, heat_map_names
-from timenet_lib.errors import InputError, OutputError, WeightsError
+from timenet_lib.errors import DataError, InputError, OutputError, WeightsError
 from timenet_lib.pictures import MASK_COLOUR, heat
 
 
@@ -139,6 +139,15 @@ def test_what_cannot_be_used_is_named_and_the_others_are_scored(model, folder, t
     assert [(tmp_path / "found" / row["heat_map"]).is_file() for row in scored] == [True] * 3
     with (tmp_path / "found" / "scores.csv").open(newline="") as file:
         assert [row["error"] for row in csv.DictReader(file)] == [row["error"] or "" for row in found]
+
+
+def test_nothing_is_written_where_nothing_can_be_used(model, folder, tmp_path):
+    (folder / "aa.png").write_text("no image")
+    said = []
+    with pytest.raises(DataError, match="none of the 2 images could be scored"):
+        detect([folder / "aa.png", folder / "gone.png"], model, out=tmp_path / "found", say=said.append)
+    assert ["does not exist" in row["error"] for row in said] == [False, True]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
 def test_every_file_is_decoded_once(model, folder, tmp_path, monkeypatch):

@@ -210,7 +210,7 @@ def test_no_room_for_a_checkpoint_keeps_the_older_one(command, whole, tmp_path):
     before = checkpoint.read_bytes()
     assert len(before) > 200_000
     full = Child(command("flow", prepare=partial(limit, resource.RLIMIT_FSIZE, 100_000)), tmp_path)
-    refused(full, "flow_0.safetensors cannot be written", "free some space, then go on with --resume")
+    refused(full, "flow_0.safetensors cannot be written", "free some space, then try again (train: with --resume)")
     assert checkpoint.read_bytes() == before
     assert not list((tmp_path / "out").rglob("*.part"))
     finished(tmp_path, command, whole, stage="flow")

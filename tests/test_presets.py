@@ -15,8 +15,9 @@ def test_a_preset_survives_its_record():
 
 
 def test_unknown_presets_are_refused_with_the_nearest():
-    with pytest.raises(InputError, match=r"choose one of ci, demo, paper; did you mean 'demo'\?"):
-        get_preset("dmeo")
+    for name, hint in (("dmeo", r"did you mean 'demo'\?"), ("huge", "known: ci, demo, paper")):
+        with pytest.raises(InputError, match=f"no preset '{name}': {hint}$"):
+            get_preset(name)
 
 
 def test_presets_cannot_be_changed():

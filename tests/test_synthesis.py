@@ -69,7 +69,7 @@ def test_textures_of_a_folder_and_folders_without(tmp_path):
     Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "striped" / "a.JPG", format="jpeg")
     Image.new("L", (20, 20), 128).save(tmp_path / "b.png")
     (tmp_path / "._b.png").write_bytes(b"what some systems leave behind")
-    textures = load_textures(tmp_path, SIZE)
+    textures = load_textures(str(tmp_path), SIZE)
     assert (textures.shape, textures.dtype) == ((2, 3, SIZE, SIZE), torch.uint8)
     (tmp_path / "c.png").write_bytes(b"no picture")
     (tmp_path / "empty").mkdir()

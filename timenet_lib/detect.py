@@ -18,7 +18,7 @@ from torch import Tensor
 from timenet_lib.data.images import check_side, read_image, to_rgb
 from timenet_lib.data.problems import images_below
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import InputError, TimeNetError, printable
+from timenet_lib.errors import DataError, InputError, TimeNetError, printable
 from timenet_lib.files import new_folder, write_atomically, write_json
 from timenet_lib.path import as_float
 from timenet_lib.pictures import Number, heat, outline
@@ -62,7 +62,8 @@ def detect(
     threshold replaces the calibrated one. Into out, a new or empty folder, go scores.csv, scores.json and, below
     heat_maps/ in the folders of their images, the heat maps; all or nothing is written.
 
-    Raises InputError for no images, an unknown class, a threshold that is no number, or a folder that is not empty.
+    Raises InputError for no images, an unknown class, a threshold that is no number, or a folder that is not empty,
+    DataError where no image can be used.
     """
     if not images:
         raise InputError("no images to score: name files, or a folder that holds some")
@@ -79,6 +80,8 @@ def detect(
         for row in _score(images, model, class_name=class_name, limit=limit, seed=seed, draft=draft):
             rows.append(row)
             say(row)
+        if all(row["error"] for row in rows):
+            raise DataError(f"none of the {len(rows)} images could be scored")
         found = {"method": method, "threshold": limit, "pixel_threshold": known.pixel_threshold, "images": rows}
         if draft is not None:
             write_json(draft / "scores.json", found)

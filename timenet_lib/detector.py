@@ -131,13 +131,12 @@ class TimeNet:
         return source._asdict() | {"levels": list(source.levels)} if source else {"name": type(self.features).__name__}
 
     def labels(self, names: Sequence[str]) -> Int[Tensor, " b"]:
-        """Look up the numbers of classes. Raises InputError for an unknown name, with the nearest one."""
-        unknown = [n for n in names if n not in self.classes]
+        """Look up the numbers of classes. Raises InputError for unknown names, with what is nearest to the first."""
+        unknown = list(dict.fromkeys(n for n in names if n not in self.classes))
         if unknown:
-            raise InputError(
-                f"the model knows no class {unknown[0]!r}; {nearest(unknown[0], self.classes)} "
-                f"It was trained on {', '.join(self.classes)}"
-            )
+            hint, trained = nearest(unknown[0], self.classes), f" It was trained on {', '.join(self.classes)}"
+            more = "" if hint.startswith("known") else trained
+            raise InputError(f"the model knows no class {', '.join(map(repr, unknown))}; {hint}{more}")
         return torch.tensor([self.classes.index(n) for n in names])
 
     def images(self, images: Picture | Sequence[Picture]) -> Float[Tensor, "b 3 h w"]:

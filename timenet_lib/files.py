@@ -122,7 +122,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "free some space, then go on with --resume" if error.errno in FULL else "choose another folder"
+        advice = (
+            "free some space, then try again (train: with --resume)" if error.errno in FULL else "choose another folder"
+        )
         raise OutputError(f"{path} cannot be written ({error.strerror or error}): {advice}") from error
 
 

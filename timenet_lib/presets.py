@@ -124,9 +124,9 @@ PRESETS = {p.name: p for p in (CI, DEMO, PAPER)}
 
 
 def get_preset(name: str) -> Preset:
-    """Get the preset of this name. Raises InputError that lists the three for an unknown one."""
+    """Get the preset of this name. Raises InputError with the nearest name, or all three, for an unknown one."""
     if name not in PRESETS:
-        raise InputError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}; {nearest(name, PRESETS)}")
+        raise InputError(f"no preset {name!r}: {nearest(name, PRESETS)}")
     return PRESETS[name]
 
 

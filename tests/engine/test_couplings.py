@@ -173,7 +173,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, 
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
-        OutputError, match=r"000004-000007\.safetensors cannot be written .*free some space, then go on"
+        OutputError, match=r"000004-000007\.safetensors cannot be written .*free some space, then try again"
     ):
         make(tmp_path)
     assert files(tmp_path) == before

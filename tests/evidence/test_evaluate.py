@@ -39,7 +39,7 @@ def test_results_are_the_same_twice_and_survive_json(model, drawn_ci):
 
 def test_guessed_classes_take_the_place_of_those_told(model, drawn_ci, monkeypatch):
     used, parts = [], TimeNet.parts
-    monkeypatch.setattr(TimeNet, "pick_classes", lambda self, x1, t=0.6, seed=0: ("die",) * len(x1))
+    monkeypatch.setattr(TimeNet, "pick_classes", lambda self, x1, seed=0: ("die",) * len(x1))
     monkeypatch.setattr(
         TimeNet, "parts", lambda self, x, c, method, **how: (used.append(c), parts(self, x, c, method, **how))[1]
     )

@@ -222,11 +222,16 @@ def test_a_record_says_what_it_was_made_with(tests, model):
     assert len(made["code_sha256"]) == 64
 
 
-def test_an_unknown_class_is_refused_by_its_name(few, model):
+def test_unknown_classes_are_refused_by_their_names_before_anything_is_read(few, model, monkeypatch):
+    monkeypatch.setattr("timenet_lib.evidence.testset.load_images", None)
+    monkeypatch.setattr("timenet_lib.evidence.testset.load_masks", None)
     other = TimeNet(CI, ("button", "dice", "wood"), model.models, features=model.features)
     with pytest.raises(
         InputError, match=r"knows no class 'die'; did you mean 'dice'\? It was trained on button, dice, wood$"
     ):
+        TestSet.load(few, other)
+    other = TimeNet(CI, ("wood",), model.models, features=model.features)
+    with pytest.raises(InputError, match=r"knows no class 'button', 'die'.*; known: wood$"):
         TestSet.load(few, other)
 
 

@@ -192,9 +192,10 @@ def share(scores: Float[Tensor, "_"] | Float[np.ndarray, "_"], threshold: float)
 
 def heat_map_figure(folder: str | Path, rows: Sequence[Mapping[str, Any]], count: int = 3) -> Figure:
     """Draw some of the heat maps that `timenet detect --out folder` wrote: those of the highest scores."""
-    if not rows:
+    scored = [row for row in rows if row["heat_map"]]
+    if not scored:
         raise InputError("no photographs: there is no heat map to draw")
-    best = sorted(rows, key=lambda row: -row["score"])[:count]
+    best = sorted(scored, key=lambda row: -row["score"])[:count]
     figure, axes = new_figure(1, len(best), (3.6, 2.1))
     for ax, row in zip(axes[0], best, strict=True):
         with Image.open(Path(folder) / row["heat_map"]) as picture:

@@ -17,13 +17,14 @@ def drawn_textures(size: int, count: int = 200) -> UInt8[Tensor, "m 3 h w"]:
     return torch.stack([torch.from_numpy(draw_texture(i, size)).permute(2, 0, 1) for i in range(count)])
 
 
-def load_textures(folder: Path | None, size: int) -> UInt8[Tensor, "m 3 h w"]:
+def load_textures(folder: str | Path | None, size: int) -> UInt8[Tensor, "m 3 h w"]:
     """Load all images below a folder, or draw textures if there is none.
 
     Raises DataError for a folder without images, InputError as images_below does.
     """
     if folder is None:
         return drawn_textures(size)
+    folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"no texture folder {folder}")
     paths = list(images_below(folder))

@@ -96,6 +96,6 @@ def check_request(stage: str, out: Path, *, k: int, drawn: bool, options: Mappin
         raise InputError(f"{stage} needs {needs}, which {out} does not hold: train that first, or `train all`")
     if stage == "extractor" and not drawn:
         raise InputError("the extractor is trained on drawn data only: leave --data out")
-    there = [name for name in MAKES.get(stage, (f"flow_{k}",)) if has_stage(out, name)]
+    there = [name for name in {**MAKES, "reflow": (f"flow_{k}",)}[stage] if has_stage(out, name)]
     if there and not options.get("resume"):
         raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")

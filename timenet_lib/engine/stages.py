@@ -109,7 +109,7 @@ class Run:
         saved: nn.Module | None = None,
         made: nn.Module | None = None,
         parents: Mapping[str, str] | None = None,
-        **found: Any,
+        found: Mapping[str, Any] | None = None,
     ) -> None:
         """Train one stage, resumable from its checkpoint, and write it next to its record.
 
@@ -141,7 +141,7 @@ class Run:
                 "torch": torch.__version__,
                 "python": sys.version.split()[0],
             },
-            **found,
+            **(found or {}),
         }
         if self.accelerator.is_main_process:  # for all
             save_stage(self.out, stage, made or saved or module, record=record)
@@ -198,7 +198,7 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
         stage, flow, flow_loss,
         draw=draw, steps=preset.reflow_steps, rate=preset.learning_rate / 2, share=shares[1],
         parents={before: record["sha256"]},
-        couplings={**asdict(couplings.manifest), "count": len(couplings), "nfe": couplings.nfe},
+        found={"couplings": {**asdict(couplings.manifest), "count": len(couplings), "nfe": couplings.nfe}},
     )  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     run.train(
         "tpn", v, loss,
         draw=draw, steps=preset.tpn_steps, rate=preset.tpn_learning_rate, share=share, saved=tpn,
-        parents={"flow_1": record["sha256"]}, lpips_weight=weight,
+        parents={"flow_1": record["sha256"]}, found={"lpips_weight": weight},
     )  # fmt: skip
 
 
@@ -244,7 +244,7 @@ def train_extractor(run: Run) -> None:
     batch_size = 32 if run.task == "families" else 16
     run.train(
         "extractor", task, lambda module, batch: module(batch),
-        draw=task.draw, steps=1500, rate=1e-3, batch_size=batch_size, made=task.net, task=run.task,
+        draw=task.draw, steps=1500, rate=1e-3, batch_size=batch_size, made=task.net, found={"task": run.task},
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ from timenet_lib.evidence.intervals import ends
 from timenet_lib.evidence.peers import ddim_reconstruct, draem_scores, load_diffusion, load_draem, patchcore
 from timenet_lib.evidence.testset import KEYS, Scored, TestSet, metrics
 from timenet_lib.path import as_float
+from timenet_lib.score import Distances
 from timenet_lib.unet import UNet
 
 DDIM_STEPS = 10
@@ -71,9 +72,11 @@ def rebuilding(model: TimeNet, rebuild: Callable[[Tensor, Tensor, int], Tensor])
     """Make the method of a function from a batch of images in [-1, 1], classes and seed to reconstructions."""
 
     def score(images: UInt8[Tensor, "n 3 h w"], c: Int[Tensor, " n"], seed: int) -> Scored:
-        batches = [(as_float(x), k) for x, k in zip(images.split(BATCH), c.split(BATCH), strict=True)]
-        parts = model.share_out(lambda batch: model.distances(batch[0], rebuild(batch[0], batch[1], seed)), batches)
-        return scored(model, parts)
+        def part(batch: tuple[Tensor, Tensor]) -> Distances:
+            x1 = as_float(batch[0])
+            return model.distances(x1, rebuild(x1, batch[1], seed))
+
+        return scored(model, model.share_out(part, list(zip(images.split(BATCH), c.split(BATCH), strict=True))))
 
     return score
 

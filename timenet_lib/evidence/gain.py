@@ -33,9 +33,12 @@ def measure_gain(
     flow_1 stands at its best t: that of the highest I-AUROC on the validation draw, among ts. TimeNet stands at its
     working point. The validation draw decides nothing else.
     """
-    say(f"flow_1: choosing its best t on {len(validation.images)} validation images")
-    at_t = partial(of_model, model, "flow_1")
-    chosen = keep("flow_1, its best t", partial(choose_t, validation, at_t, ts=ts, seed=seeds[0]))
+
+    def choose() -> dict[str, Any]:
+        say(f"flow_1: choosing its best t on {len(validation.images)} validation images")
+        return choose_t(validation, partial(of_model, model, "flow_1"), ts=ts, seed=seeds[0])
+
+    chosen = keep("flow_1, its best t", choose)
     at = {"flow_1": chosen["best_t"], "timenet": model.preset.t}
     methods = {name: of_model(model, name, t=t) for name, t in at.items()}
     measured = measure(tests, methods, seeds=seeds, kinds=True, say=say, keep=keep)

@@ -47,10 +47,11 @@ class TestSet:
 
     @classmethod
     def load(cls, index: FolderIndex, model: TimeNet) -> "TestSet":
-        """Load a folder's test images at the model's size. Raises InputError for a class unknown to the model."""
+        """Load a folder's test images at the model's size. Raises InputError for classes unknown to the model."""
         size, names = model.preset.image_size, [s.class_name for s in index.test]
+        c = model.labels(names)  # before anything is decoded
         return cls(
-            load_images(index.test, size), model.labels(names), np.array(names),
+            load_images(index.test, size), c, np.array(names),
             np.array([s.kind for s in index.test]), load_masks(index.test, size).numpy(),
             frozenset(name for name in index.classes if not index.counts(name)["masks"]), index.test, index.hash(),
         )  # fmt: skip

@@ -32,8 +32,9 @@ class Part:
 
     def spoil(self, kind: str | None, spec: Spec, canvas: Canvas, *, rng: Rng) -> None:
         """Prepare a structural defect, or a chip, before the part is painted."""
-        alter(kind, spec, rng)
-        if kind == "chip":
+        if kind in self.altered:
+            alter(kind, spec, rng)
+        elif kind == "chip":
             u, v = self.edge[int(rng.integers(len(self.edge)))]
             radius, aside = rng.uniform(0.2, 0.28), rng.uniform(-0.15, 0.15, 2)
             canvas.bites = [((u, v), radius), ((u + aside[0], v + aside[1]), 0.7 * radius)]

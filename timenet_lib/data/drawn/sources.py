@@ -9,7 +9,7 @@ FAMILY_NAMES = ("stripes", "checks", "blobs", "mosaics", "marble", "dots", "ring
 
 
 def shares(name: str, u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
-    """Compute the two fields of one of FAMILY_NAMES."""
+    """Compute the two fields of one of FAMILY_NAMES. Raises ValueError for another name."""
     match name:
         case "stripes":
             wave = 0.5 + 0.5 * np.sin(2 * np.pi * (u + rng.uniform(0, 0.6) * noise(u * 0.3, v * 0.3, seed)))
@@ -44,10 +44,11 @@ def shares(name: str, u: Array, v: Array, *, seed: int, rng: Rng) -> Shares:
         case "speckle":  # granite: grains of several sizes
             field = 0.5 + 0.45 * noise(u * 3, v * 3, seed, octaves=2)
             return np.clip(field + 0.4 * (noise(u * 1.4, v * 1.4, seed + 1) > 0.35), 0, 1), field
-        case _:  # plaid, a tartan of thin and broad lines
+        case "plaid":  # a tartan of thin and broad lines
             waves = [(np.sin(w * np.pi / 3), np.sin(w * np.pi * 2 / 3 + 1)) for w in (u, v)]
             x, y = (np.abs(broad) ** 6 + 0.5 * (np.abs(thin) > 0.9) for broad, thin in waves)
             return np.clip((x + y) / 2, 0, 1), 0.5 + 0.5 * np.sin((u + v) * 20)
+    raise ValueError(f"no family {name!r}")
 
 
 def paint_source(c: Canvas, rng: Rng, family_name: str | None = None) -> None:

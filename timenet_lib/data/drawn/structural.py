@@ -7,8 +7,8 @@ from .objects import FIVE, TAU, TEETH, around, vivid
 from .textures import PITCH
 
 
-def alter(kind: str | None, s: Spec, rng: Rng) -> None:
-    """Change a spec by a structural defect; other kinds leave it as it is."""
+def alter(kind: str, s: Spec, rng: Rng) -> None:
+    """Change a spec by a structural defect. Raises ValueError for an unknown one."""
     match kind:
         case "wrong_half":
             s["halves"][1] = vivid(rng)
@@ -51,6 +51,8 @@ def alter(kind: str | None, s: Spec, rng: Rng) -> None:
         case "missing_yarn":
             first = int(rng.integers(-4, 4))
             s["missing"] = (first, first + 2)[: int(rng.integers(1, 3))]
+        case _:
+            raise ValueError(f"no structural defect {kind!r}")
 
 
 def pick(rng: Rng, count: int, among: int) -> list[int]:
