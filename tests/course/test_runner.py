@@ -116,14 +116,14 @@ def bad(tmp_path_factory, write_notebook):
     folder = tmp_path_factory.mktemp("bad")
     endings = {
         "01_raises": "x = 1\ny = 2\nz = 3\nx / 0",
-        "01_usage": "%nosuchmagic",  # which ends a run without an error among the outputs
         "02_dies": "import os\nos._exit(1)",
         "03_warns": WARNS,
         "04_slow": "import time\ntime.sleep(90)",
+        "05_usage": "%nosuchmagic",  # which ends a run without an error among the outputs
     }
     paths = [write_notebook(folder / f"{name}.ipynb", "# Text", "a = 1", end) for name, end in endings.items()]
-    results = run_notebooks(paths[:-1], folder / "build", {"seed": 1}, timeout=60, stderr_is_error=True)
-    results += run_notebooks(paths[-1:], folder / "build", {"seed": 1}, timeout=4)
+    results = run_notebooks(paths[:3], folder / "build", {"seed": 1}, timeout=60, stderr_is_error=True)
+    results += run_notebooks(paths[3:], folder / "build", {"seed": 1}, timeout=4)
     return {result.notebook.stem: result for result in results}
 
 
@@ -137,9 +137,9 @@ def test_an_exception_is_reported_with_the_cell_of_the_clone(bad):
 
 
 def test_a_run_that_ends_without_an_error_output_has_failed(bad):
-    assert bad["01_usage"].error.cell == 5
-    assert "stderr" in bad["01_usage"].error.message
-    assert "timenet" not in nbformat.read(bad["01_usage"].output, as_version=4).metadata
+    assert bad["05_usage"].error.cell == 5
+    assert "CellExecutionError" in bad["05_usage"].error.message
+    assert "timenet" not in nbformat.read(bad["05_usage"].output, as_version=4).metadata
 
 
 def test_a_cell_past_its_time_is_reported(bad):
