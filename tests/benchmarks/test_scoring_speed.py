@@ -1,4 +1,4 @@
-"""How long a score map takes compared with DDAD's heat map, on the same features and at the same size."""
+"""How long a score map and its image score take compared with DDAD's heat map, on the same features and at the same size."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms.v2.functional import gaussian_blur_image
 
+from timenet_lib.pooling import image_score
 from timenet_lib.score import Ratios, Scoring, distances, score_map
 
 # the levels that the paper takes of WideResNet101 at 256 px
@@ -42,7 +43,7 @@ def seconds(call):
 
 
 def measure():
-    """The best seconds of a score map and of DDAD's heat map; other work on the machine can only add to them."""
+    """The best seconds of a score map with its image score, and of DDAD's heat map; other work on the machine can only add to them."""
     g = torch.Generator().manual_seed(0)
     x1, x1_hat = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=g) * 2 - 1
     made = {id(x): [torch.rand(BATCH, c, n, n, generator=g) for c, n in SHAPES] for x in (x1, x1_hat)}
@@ -50,14 +51,14 @@ def measure():
     ratios = Ratios((0.1, 0.1, 0.1), 0.1)
     pairs = []
     for _ in range(ROUNDS):
-        a = seconds(lambda: score_map(distances(features, x1, x1_hat), Scoring(), ratios))
+        a = seconds(lambda: image_score(score_map(distances(features, x1, x1_hat), Scoring(), ratios)))
         b = seconds(lambda: heat_map_of_ddad(features, x1, x1_hat))
         pairs.append((a, b))
     return map(min, zip(*pairs, strict=True))
 
 
 @pytest.mark.timed
-def test_a_score_map_takes_at_most_half_the_time_of_ddads_heat_map(record_property):
+def test_a_score_takes_at_most_015_of_the_time_of_ddads_heat_map(record_property):
     """In its own process: where the allocator keeps its memory, DDAD's is faster and the ratio 0.51."""
     code = "from test_scoring_speed import measure; print(*measure())"
     done = subprocess.run(
@@ -65,5 +66,5 @@ def test_a_score_map_takes_at_most_half_the_time_of_ddads_heat_map(record_proper
     )
     ours, theirs = map(float, done.stdout.split())
     record_property("ratio", ours / theirs)
-    print(f"score map {1000 * ours / BATCH:.1f} ms an image, DDAD's heat map {1000 * theirs / BATCH:.1f} ms")
-    assert ours <= 0.5 * theirs
+    print(f"score {1000 * ours / BATCH:.1f} ms an image, DDAD's heat map {1000 * theirs / BATCH:.1f} ms")
+    assert ours <= 0.15 * theirs

@@ -21,7 +21,8 @@ def test_a_defective_image_without_a_mask_is_refused(model, drawn_ci):
         scoring.load_test(bare, model)
 
 
-def test_parts_left_out_of_the_formula(model, test_set):
+def test_parts_left_out_of_the_formula(model, test_set, monkeypatch):
+    monkeypatch.setattr("timenet_lib.detector.BATCH", 32)  # all images in one batch
     rebuilt = list(model.rebuild(test_set.images, test_set.c, "timenet", seed=0))
     rows = scoring.choices_table(test_set, rebuilt, model)
     [d] = [d for _, d in rebuilt]
@@ -36,7 +37,7 @@ def test_parts_left_out_of_the_formula(model, test_set):
 
 def test_the_sliders_of_w_and_lambda_refuse_two_images_of_one_name(model, test_set, drawn_ci):
     twice = models.pick_examples(drawn_ci, 32, [("die", "chip")] * 2)
-    [d] = [d[:2] for _, d in model.rebuild(test_set.images, test_set.c, "timenet", seed=0)]
+    d = next(model.rebuild(test_set.images, test_set.c, "timenet", seed=0))[1][:2]
     ratios = model.calibration["timenet"].ratios
     with pytest.raises(InputError, match="2 images are named 'die, chip'"):
         scoring.weight_explorer(twice, d, ratios, levels=[0], ws=[7.0])
