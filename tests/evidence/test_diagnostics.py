@@ -7,6 +7,7 @@ import torch
 from timenet_lib.data.textures import drawn_textures
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
+from timenet_lib.evidence import diagnostics
 from timenet_lib.evidence.diagnostics import measure_failures, squared_errors, strangeness, survival, synthetic_pairs
 from timenet_lib.features import build_extractor
 from timenet_lib.models import Models
@@ -81,7 +82,8 @@ def test_the_gauges_of_a_flow_that_stands_still(model, pairs):
     assert list(own["shortcut"]) == ["a", "b", "mean"]
 
 
-def test_t_is_averaged_inside_and_outside_the_masks(model, pairs):
+def test_t_is_averaged_inside_and_outside_the_masks(model, pairs, monkeypatch):
+    monkeypatch.setattr(diagnostics, "BATCH", 2 * len(pairs.c))
     class Knows(TPN):
         def forward(self, xt, c):
             t_map, steering = super().forward(xt, c)
