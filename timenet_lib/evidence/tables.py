@@ -148,8 +148,9 @@ def choices_table(
         return lambda *test: scored(model, parts(*test), **changes)
 
     def each_batch(*test: Any) -> Scored:
-        one_by_one = [scored(model, [p]) for p in parts(*test)]
-        return Scored(torch.cat([s.maps for s in one_by_one]), torch.cat([s.scores for s in one_by_one]))
+        found = parts(*test)
+        by_two = [scored(model, found[i : i + 2]) for i in range(0, len(found), 2)]
+        return Scored(torch.cat([s.maps for s in by_two]), torch.cat([s.scores for s in by_two]))
 
     def similar(*test: Any) -> Scored:
         return scored(model, [Distances(p.pixel, p.d1, [1 - d for d in p.d2]) for p in parts(*test)])
@@ -171,7 +172,7 @@ def choices_table(
     methods: dict[str, Method] = {
         "default": changed(),
         "maxima over each image": changed(scope="image"),
-        f"maxima over each batch of {BATCH}": each_batch,
+        f"maxima over each batch of {2 * BATCH}": each_batch,
     }
     if model.calibration:
         methods["maxima calibrated, no test image"] = changed(scope="calibrated", method=last)
