@@ -1,0 +1,114 @@
+"""Batches drawn ahead of the training by worker processes; the weights are the same with any number of workers.
+
+A batch depends on its step alone, so it does not matter who draws it. Workers are forked: they share the images.
+"""
+
+import os
+import re
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from timenet_lib.errors import InputError, TimeNetError
+from timenet_lib.train import Batch
+
+MOST = 64
+
+
+class DeadWorkerError(TimeNetError):
+    """A worker that ended before its work."""
+
+
+def check_workers(workers: int) -> int:
+    """Give the number of workers back. Raises InputError outside 0 to 64, and above 0 on a system without fork."""
+    if not 0 <= workers <= MOST:
+        raise InputError(f"--workers {workers}: choose 0, which draws in the training process, to {MOST}")
+    if workers and not hasattr(os, "fork"):
+        raise InputError(f"--workers {workers}: this system cannot fork processes; use --workers 0")
+    return workers
+
+
+def default_workers(processes: int) -> int:
+    """Choose the number of workers of each of these training processes by the cores of this machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1  # where forking is no risk, too
+    return min(8, max(0, cores // processes - 1))
+
+
+class Drawn(Dataset[Any]):
+    """What a worker makes of the number of a step: the batch, in shared memory, or the error that it met.
+
+    As a value the error crosses to the training process as it is; DataLoader would wrap it in a traceback's text.
+    """
+
+    def __init__(self, draw: Callable[[int], Batch]):
+        self.draw = draw
+
+    def __getitem__(self, step: int) -> Batch | Exception:
+        try:
+            batch = self.draw(step)
+            for x in batch:
+                x.share_memory_()
+        except Exception as error:
+            error.add_note(traceback.format_exc())  # a traceback itself cannot cross
+            return error
+        return batch
+
+
+def draw_ahead(draw: Callable[[int], Batch], steps: range, *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Draw the batch of each step in turn, two for each worker ahead, in pinned memory where asked for.
+
+    Closing the generator ends the workers. What draw raises is raised here; a worker that dies, see told_of_deaths.
+    """
+    if not workers:
+        yield from map(draw, steps)
+        return
+    with quiet_fork():
+        batches: Any = iter(
+            DataLoader(
+                Drawn(draw), batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=2, pin_memory=pin,
+                multiprocessing_context="fork", generator=torch.Generator(),
+            )
+        )  # fmt: skip
+    try:
+        for batch in batches:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:
+        batches._shutdown_workers()  # now, and not only when nothing refers to them any more
+
+
+@contextmanager
+def told_of_deaths(stage: str) -> Iterator[None]:
+    """Raise DeadWorkerError if a worker dies, which DataLoader tells at any moment, also in the midst of a step."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = re.match(r"DataLoader worker \(pid.*?\) (?:is )?([^.]*)", str(error))
+        if not said:
+            raise
+        raise DeadWorkerError(
+            f"{stage}: a worker that draws batches was lost ({said[1]}): memory or /dev/shm may be too small; go on "
+            "with --resume and fewer --workers, 0 for none"
+        ) from error
+
+
+@contextmanager
+def quiet_fork() -> Iterator[None]:
+    """Fork children that Ctrl-C does not reach, as their parent ends them; without warnings.
+
+    Python 3.12 warns of a fork beside threads, of which torch has some, DataLoader of more workers than cores.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which children inherit
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
