@@ -4,12 +4,13 @@ A batch depends on its step alone, so it does not matter who draws it. Workers a
 """
 
 import os
-import re
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -19,10 +20,11 @@ from timenet_lib.errors import InputError, TimeNetError
 from timenet_lib.train import Batch
 
 MOST = 64
+FEWER = "go on with --resume and fewer --workers, 0 for none"
 
 
-class DeadWorkerError(TimeNetError):
-    """A worker that ended before its work."""
+class WorkerError(TimeNetError):
+    """A worker that died, or has no room for its batch: between two steps, so the weights are worth keeping."""
 
 
 def check_workers(workers: int) -> int:
@@ -52,18 +54,27 @@ class Drawn(Dataset[Any]):
     def __getitem__(self, step: int) -> Batch | Exception:
         try:
             batch = self.draw(step)
-            for x in batch:
-                x.share_memory_()
+            share(batch)
         except Exception as error:
             error.add_note(traceback.format_exc())  # a traceback itself cannot cross
             return error
         return batch
 
 
+def share(batch: Batch) -> None:
+    """Move a batch to shared memory. Raises WorkerError if the system refuses."""
+    try:
+        for x in batch:
+            x.share_memory_()
+    except RuntimeError as error:
+        why = str(error).rpartition(": ")[2]
+        raise WorkerError(f"a worker cannot share its batch ({why}): enlarge /dev/shm, or {FEWER}") from error
+
+
 def draw_ahead(draw: Callable[[int], Batch], steps: range, *, workers: int, pin: bool) -> Iterator[Batch]:
     """Draw the batch of each step in turn, two for each worker ahead, in pinned memory where asked for.
 
-    Closing the generator ends the workers. What draw raises is raised here; a worker that dies, see told_of_deaths.
+    Closing the generator ends the workers. What draw raises is raised here. Raises WorkerError for a worker that dies.
     """
     if not workers:
         yield from map(draw, steps)
@@ -72,11 +83,11 @@ def draw_ahead(draw: Callable[[int], Batch], steps: range, *, workers: int, pin:
         batches: Any = iter(
             DataLoader(
                 Drawn(draw), batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=2, pin_memory=pin,
-                multiprocessing_context="fork", generator=torch.Generator(),
+                multiprocessing_context="fork", worker_init_fn=silence, generator=torch.Generator(),
             )
         )  # fmt: skip
     try:
-        for batch in batches:
+        for batch in received(batches):
             if isinstance(batch, Exception):
                 raise batch
             yield batch
@@ -84,31 +95,39 @@ def draw_ahead(draw: Callable[[int], Batch], steps: range, *, workers: int, pin:
         batches._shutdown_workers()  # now, and not only when nothing refers to them any more
 
 
-@contextmanager
-def told_of_deaths(stage: str) -> Iterator[None]:
-    """Raise DeadWorkerError if a worker dies, which DataLoader tells at any moment, also in the midst of a step."""
+def silence(_: int) -> None:
+    """Let a worker print nothing on stderr: what it meets, the training process tells."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    os.dup2(sys.stderr.fileno(), 2)
+
+
+def received(batches: Any) -> Iterator[Any]:
+    """Take what workers send. Raises WorkerError, with its signal or exit code, if one has died."""
     try:
-        yield
-    except RuntimeError as error:
-        said = re.match(r"DataLoader worker \(pid.*?\) (?:is )?([^.]*)", str(error))
-        if not said:
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:
+        wait([w.sentinel for w in batches._workers], timeout=1)  # it may be about to
+        codes = [w.exitcode for w in batches._workers if w.exitcode]
+        if not codes:
             raise
-        raise DeadWorkerError(
-            f"{stage}: a worker that draws batches was lost ({said[1]}): memory or /dev/shm may be too small; go on "
-            "with --resume and fewer --workers, 0 for none"
-        ) from error
+        why = ", ".join(signal.Signals(-code).name if code < 0 else f"exit code {code}" for code in codes)
+        raise WorkerError(f"a worker died ({why}): free some memory, or {FEWER}") from error
 
 
 @contextmanager
 def quiet_fork() -> Iterator[None]:
-    """Fork children that Ctrl-C does not reach, as their parent ends them; without warnings.
+    """Let DataLoader fork children that Ctrl-C does not reach, as their parent ends them; without warnings.
 
-    Python 3.12 warns of a fork beside threads, of which torch has some, DataLoader of more workers than cores.
+    Python 3.12 warns of a fork beside threads, of which torch has some, DataLoader of more workers than cores. Its
+    handler of SIGCHLD is taken out again: it would raise in the midst of a step, and its weights would be lost.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which children inherit
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which children inherit
+    handler = signal.getsignal(signal.SIGCHLD)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if signal.getsignal(signal.SIGCHLD) is not handler:
+            signal.signal(signal.SIGCHLD, handler or signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from timenet_lib.engine.checkpoints import History, Precision, load_checkpoint, save_checkpoint
 from timenet_lib.engine.couplings import BAR
-from timenet_lib.engine.feeding import DeadWorkerError, check_workers, draw_ahead, told_of_deaths
+from timenet_lib.engine.feeding import WorkerError, check_workers, draw_ahead
 from timenet_lib.engine.processes import make_accelerator
 from timenet_lib.errors import InputError, memory_advice
 from timenet_lib.files import convert
@@ -113,7 +113,7 @@ def run_job(
         closing(ahead),
     ):  # fmt: skip
         try:
-            with told_of_deaths(stage), memory_advice(f"{stage}, a step of {batch_size} images", SMALLER):
+            with memory_advice(f"{stage}, a step of {batch_size} images", SMALLER):
                 for batch, losses in steps:
                     t = getattr(batch, "t", None)
                     history.add(accelerator.gather(losses), None if t is None else accelerator.gather(t), spent())
@@ -123,7 +123,7 @@ def run_job(
                     if main and time.monotonic() - written > save_every:
                         save()
                         written = time.monotonic()
-        except (KeyboardInterrupt, DeadWorkerError):  # maybe in the middle of a step: weights are not all of one step
+        except (KeyboardInterrupt, WorkerError):  # an interrupt may come in the middle of a step
             if main and all(state["step"] == history.step for state in optimizer.state.values()):
                 save()
             raise
