@@ -201,12 +201,14 @@ def test_without_fork_there_are_no_workers(monkeypatch, tmp_path):
         train(tmp_path / "flow_0.safetensors", workers=2)
 
 
-def test_the_default_follows_the_cores_and_the_processes_that_share_them(monkeypatch):
-    for cores, processes, expected in ((1, 1, 0), (2, 1, 1), (8, 1, 7), (64, 1, 8), (64, 8, 7), (4, 8, 0)):
+def test_the_default_follows_the_cores_of_a_gpus_process_and_is_0_on_the_cpu(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for cores, processes, expected in ((1, 1, 0), (2, 1, 1), (4, 1, 3), (64, 1, 4), (64, 16, 3), (4, 8, 0)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
-        assert default_workers(processes) == expected
+        assert default_workers(cuda, processes) == expected
+        assert default_workers(cpu, processes) == 0
     monkeypatch.delattr(os, "sched_getaffinity")
-    assert default_workers(1) == 0
+    assert default_workers(cuda, 1) == 0
 
 
 def test_warnings_of_forking_are_not_shown_and_other_filters_stay(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ class Run:
     task: str = "dense"  # of the extractor
     precision: str = "float32"
     save_every: float = 60.0  # seconds between checkpoints
-    workers: int | None = None  # that draw batches, for each process; None: by the number of cores
+    workers: int | None = None  # that draw batches, for each process; None: by default_workers
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -118,7 +118,7 @@ class Run:
         steps and rate are the preset's, share is of the minutes. The checkpoint holds the weights of saved, the stage
         those of made, by default all of module. found goes into the record.
         """
-        preset, data = self.preset, self.data
+        preset, data, processes = self.preset, self.data, self.accelerator.num_processes
         identity = {"stage": stage, "preset": preset.for_stage(stage), "data": data.data_hash, "seed": self.seed}
         minutes = None if self.minutes is None else self.minutes * share
         history = run_job(
@@ -126,7 +126,7 @@ class Run:
             budget=Budget(steps if self.steps is None else self.steps, minutes), peak_rate=rate,
             batch_size=batch_size or preset.batch_size, checkpoint=self.checkpoint(stage), identity=identity,
             saved=saved, precision=self.precision, resume=self.resume, accelerator=self.accelerator,
-            workers=default_workers(self.accelerator.num_processes) if self.workers is None else self.workers,
+            workers=default_workers(self.on, processes) if self.workers is None else self.workers,
             save_every=self.save_every, progress=self.progress,
         )  # fmt: skip
         record = {
@@ -140,7 +140,7 @@ class Run:
                 **history.as_record(),
                 "minutes": self.minutes,
                 "device": self.device,
-                "processes": self.accelerator.num_processes,
+                "processes": processes,
                 "torch": torch.__version__,
                 "python": sys.version.split()[0],
             },
