@@ -82,8 +82,9 @@ def test_an_interrupted_run_resumes_with_any_number_of_workers(whole, tmp_path, 
         return loss(module, batch)
 
     path = tmp_path / "flow_0.safetensors"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as caught:
         train(path, loss=interrupted, workers=before)
+    assert caught.tb  # which holds all that the run held
     assert not multiprocessing.active_children()
     assert path.is_file()
     assert train(path, resume=True, workers=after) == whole
@@ -168,8 +169,9 @@ def test_a_worker_that_dies_ends_the_run_with_one_line_and_keeps_the_last_whole_
 
     path = tmp_path / "flow_0.safetensors"
     line = f"a worker died ({why}): free some memory, or go on with --resume and fewer --workers, 0 for none"
-    with pytest.raises(TimeNetError, match=re.escape(line)):
+    with pytest.raises(TimeNetError, match=re.escape(line)) as caught:
         train(path, draw=functools.partial(draw, at=6, fault=dies), workers=2)
+    assert caught.tb
     assert not multiprocessing.active_children()
     assert path.is_file()
     assert train(path, resume=True, workers=1) == whole
@@ -211,19 +213,33 @@ def test_the_default_follows_the_cores_of_a_gpus_process_and_is_0_on_the_cpu(mon
     assert default_workers(cuda, 1) == 0
 
 
-def test_warnings_of_forking_are_not_shown_and_other_filters_stay(tmp_path, monkeypatch):
+def test_warnings_of_forking_are_not_shown_and_filters_and_handlers_stay(tmp_path, monkeypatch):
     """Python 3.12 and later warn."""
 
     def warning():
         warnings.warn("multi-threaded, fork() may lead to deadlocks", DeprecationWarning, stacklevel=1)
         return fork()
 
-    fork, filters = os.fork, list(warnings.filters)
+    fork = os.fork
     monkeypatch.setattr(os, "fork", warning)
     with warnings.catch_warnings(record=True) as shown:
+        filters = list(warnings.filters)
         train(tmp_path / "flow_0.safetensors", workers=3)  # and DataLoader's, of more workers than cores
+        assert warnings.filters == filters
     assert not shown
-    assert warnings.filters == filters
+    assert "SIGCHLD" not in getattr(signal.getsignal(signal.SIGCHLD), "__qualname__", "")  # DataLoader's
+
+
+def test_an_interrupt_of_a_worker_that_is_being_started_is_ignored(whole, tmp_path, monkeypatch, capfd):
+    def interrupted():
+        if not (child := fork()):
+            os.kill(os.getpid(), signal.SIGINT)
+        return child
+
+    fork = os.fork
+    monkeypatch.setattr(os, "fork", interrupted)
+    assert train(tmp_path / "flow_0.safetensors", workers=2) == whole
+    assert capfd.readouterr().err == ""
 
 
 def test_the_global_generator_stays_where_it_is():
