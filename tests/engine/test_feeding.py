@@ -279,11 +279,12 @@ def running(child):
     return psutil.Process(child.process.pid).children()
 
 
-def test_ctrl_c_reaches_the_training_alone_and_leaves_no_worker(flow, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_cluster_ends_all_in_one_line_and_leaves_no_worker(flow, tmp_path, number):
     child = Child(flow("--workers", 2, "--steps", 10**6), tmp_path)
     workers = running(child)
     assert len(workers) == 2
-    os.killpg(child.process.pid, signal.SIGINT)
+    os.killpg(child.process.pid, number)
     assert child.end() == 130, child.log
     *shown, line = child.log.splitlines()
     assert line == "error: interrupted: the same command with --resume goes on with what out holds"
