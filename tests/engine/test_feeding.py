@@ -190,6 +190,16 @@ def test_a_worker_that_is_short_of_shared_memory_says_so_and_the_checkpoint_is_k
     assert train(path, resume=True) == whole
 
 
+def test_a_worker_that_cannot_be_forked_says_so(tmp_path, monkeypatch):
+    def refused():
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", refused)
+    line = "no worker can be started (Cannot allocate memory): free some memory, or go on with --resume and fewer"
+    with pytest.raises(TimeNetError, match=re.escape(line)):
+        train(tmp_path / "flow_0.safetensors", workers=2)
+
+
 @pytest.mark.parametrize("workers", [-1, MOST + 1])
 def test_a_number_of_workers_out_of_range_is_refused(tmp_path, workers):
     with pytest.raises(InputError, match=f"--workers {workers}: choose 0, .* to 64"):

@@ -24,7 +24,7 @@ FEWER = "go on with --resume and fewer --workers, 0 for none"
 
 
 class WorkerError(TimeNetError):
-    """A worker that died, or has no room for its batch: between two steps, so the weights are worth keeping."""
+    """A worker that did not start, died, or has no room for its batch: between two steps, so the weights are kept."""
 
 
 def check_workers(workers: int) -> int:
@@ -83,13 +83,15 @@ def draw_ahead(draw: Callable[[int], Batch], steps: range, *, workers: int, pin:
     if not workers:
         yield from map(draw, steps)
         return
-    with quiet_fork():
-        batches: Any = iter(
-            DataLoader(
+    try:
+        with quiet_fork():
+            loader = DataLoader(
                 Drawn(draw), batch_size=None, sampler=steps, num_workers=workers, prefetch_factor=2, pin_memory=pin,
                 multiprocessing_context="fork", worker_init_fn=silence, generator=torch.Generator(),
-            )
-        )  # fmt: skip
+            )  # fmt: skip
+            batches: Any = iter(loader)
+    except OSError as error:
+        raise WorkerError(f"no worker can be started ({error.strerror}): free some memory, or {FEWER}") from error
     try:
         for batch in received(batches):
             if isinstance(batch, Exception):
