@@ -1,7 +1,6 @@
 """Processes that are killed, interrupted, or refused what they need: nothing is torn, and --resume ends as undisturbed.
 
-There are no data-loader workers that could die: batches are drawn in the training process. Of two processes of
-`accelerate launch`, one is killed.
+Workers that draw batches die in engine/test_feeding.py. Of two processes of `accelerate launch`, one is killed.
 """
 
 import ctypes

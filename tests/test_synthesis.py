@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from timenet_lib.keyed import generator
 from timenet_lib.path import as_float
 from timenet_lib.perlin import perlin_mask, perlin_noise
 from timenet_lib.synthesis import SOURCES, VISIBLE, Synthesiser, blend, recolour, turn
+from timenet_lib.train import repairs
 
 SIZE = 32
 
@@ -32,6 +34,27 @@ def test_perlin_noise_vanishes_on_its_lattice_and_is_smooth():
     assert (noise[:, 1:] - noise[:, :-1]).abs().max() < 0.3
     fine = perlin_noise(512, generator("perlin"), cells=(4, 4), angle=0.0)
     assert fine[::128, ::128].abs().max() < 0.02  # half a pixel beside the lattice
+
+
+@pytest.mark.parametrize(("size", "cells", "angle"), [(64, (4, 8), 0.3), (256, (32, 32), -1.5), (33, (1, 16), 1.57)])
+def test_perlin_noise_is_its_formula_at_every_place(size, cells, angle):
+    """The formula with two indices into the lattice, as it is written everywhere; the library's has one, for speed."""
+    axis = (torch.arange(size) + 0.5) / size - 0.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    py = (math.cos(angle) * y - math.sin(angle) * x + 1) * cells[0]
+    px = (math.sin(angle) * y + math.cos(angle) * x + 1) * cells[1]
+    direction = 2 * math.pi * torch.rand(2 * cells[0] + 2, 2 * cells[1] + 2, generator=generator("perlin"))
+    iy, ix = py.floor().long(), px.floor().long()
+    fy, fx = py - iy, px - ix
+
+    def corner(dy, dx):
+        d = direction[iy + dy, ix + dx]
+        return d.sin() * (fy - dy) + d.cos() * (fx - dx)
+
+    wy, wx = (6 * f**5 - 15 * f**4 + 10 * f**3 for f in (fy, fx))
+    rows = [torch.lerp(corner(dy, 0), corner(dy, 1), wx) for dy in (0, 1)]
+    noise = perlin_noise(size, generator("perlin"), cells=cells, angle=angle)
+    assert torch.allclose(noise, math.sqrt(2) * torch.lerp(*rows, wy), atol=1e-5)
 
 
 def test_a_mask_is_never_empty_nor_everything():
@@ -158,6 +181,29 @@ def test_turning_keeps_the_values_and_recolouring_the_places():
     flat[:, :4] = -0.3
     recoloured = [recolour(flat, generator("colour", i)) for i in range(20)]
     assert all((r[:, :4] == r[:, :1, :1]).all() and (r[:, 4:] == r[:, 4:5, :1]).all() for r in recoloured)
+
+
+def test_an_image_of_8_bits_is_recoloured_as_the_same_image_of_floats():
+    x = torch.randint(256, (3, SIZE, SIZE), generator=generator("8 bits"), dtype=torch.uint8)
+    for i in range(20):
+        eight, floats = (recolour(picture, generator("colour", i)) for picture in (x, as_float(x)))
+        assert torch.equal(eight, floats)
+
+
+def test_a_batch_is_the_same_on_any_number_of_threads():
+    """A worker has one, the training process as many as there are cores."""
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (4, 3, 200, 200), generator=g, dtype=torch.uint8)
+    s = Synthesiser(images, torch.arange(4) % 2, images.flip(0), anomalous_share=1.0)
+    before, batches = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            batches.append(repairs(s, 0.83, step=0, samples=range(12)))
+    finally:
+        torch.set_num_threads(before)
+    for other in batches[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(batches[0], other, strict=True))
 
 
 @pytest.mark.timed

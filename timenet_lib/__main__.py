@@ -130,6 +130,10 @@ def check_data(folder: Path, train_only: bool) -> None:
 )  # fmt: skip
 @option("--resume", is_flag=True, help="Continue an earlier call with the same --out.")
 @option("--save-every", type=Number(0, 1e6), default=60, help="Seconds between checkpoints.")
+@option(
+    "--workers", type=int, help="Processes that draw batches ahead, 0 to 64.",
+    show_default="for a GPU by the cores, on the CPU 0",
+)  # fmt: skip
 @console.EXTRACTOR
 @console.DEVICE
 def train(stage: str, out: Path, **options: Any) -> None:

@@ -17,17 +17,20 @@ MAX_EXPONENT = 5  # 2^5 cells
 
 def perlin_noise(size: int, g: torch.Generator, *, cells: tuple[int, int], angle: float) -> Float[Tensor, "h w"]:
     """Draw Perlin noise, about -1 to 1, on a lattice of this many cells along y and x, rotated by angle (radians)."""
-    axis = (torch.arange(size) + 0.5) / size - 0.5
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    x = (torch.arange(size) + 0.5) / size - 0.5
+    y = x[:, None]
     py = (math.cos(angle) * y - math.sin(angle) * x + 1) * cells[0]
     px = (math.sin(angle) * y + math.cos(angle) * x + 1) * cells[1]
-    direction = 2 * math.pi * torch.rand(2 * cells[0] + 2, 2 * cells[1] + 2, generator=g)
+    rows, columns = 2 * cells[0] + 2, 2 * cells[1] + 2
+    direction = 2 * math.pi * torch.rand(rows, columns, generator=g).flatten()
     gy, gx = direction.sin(), direction.cos()
-    iy, ix = py.floor().long(), px.floor().long()
+    iy, ix = py.floor(), px.floor()
     fy, fx = py - iy, px - ix
+    place = (iy * columns + ix).int().flatten()
 
     def corner(dy: int, dx: int) -> Tensor:
-        return gy[iy + dy, ix + dx] * (fy - dy) + gx[iy + dy, ix + dx] * (fx - dx)
+        at_y, at_x = (grad.index_select(0, place + (dy * columns + dx)).view(size, size) for grad in (gy, gx))
+        return at_y * (fy - dy) + at_x * (fx - dx)
 
     wy, wx = (f**3 * (f * (6 * f - 15) + 10) for f in (fy, fx))
     top = torch.lerp(corner(0, 0), corner(0, 1), wx)

@@ -20,6 +20,8 @@ from timenet_lib.perlin import perlin_mask
 
 SOURCES = ("texture", "transplant", "recolour")
 VISIBLE = 0.05  # where white is 1 and black -1
+LEVELS = as_float(torch.arange(256, dtype=torch.uint8))
+Picture = UInt8[Tensor, "3 h w"] | Float[Tensor, "3 h w"]  # of 8 bits, or in [-1, 1]
 
 
 class Synthesised(NamedTuple):
@@ -43,21 +45,28 @@ def blend(
     return torch.where(mask, torch.lerp(x1, content, opacity), x1)
 
 
-def move(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
+def move(x: Picture, g: torch.Generator) -> Picture:
     """Shift an image by at least an eighth of its size along each axis; it wraps around."""
     size = x.shape[-1]
     return x.roll([size // 8 + integer(g, size - size // 4) for _ in range(2)], dims=(1, 2))
 
 
-def turn(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
+def turn(x: Picture, g: torch.Generator) -> Picture:
     """Rotate an image by a random multiple of 90 degrees, and mirror it with probability 1/2."""
     x = torch.rot90(x, integer(g, 4), dims=(1, 2))
     return x.flip(2) if integer(g, 2) else x
 
 
-def recolour(x: Float[Tensor, "3 h w"], g: torch.Generator) -> Float[Tensor, "3 h w"]:
-    """Change the colours of an image in [-1, 1]: channels permuted, sometimes inverted; gamma, gain, offset."""
+def recolour(x: Picture, g: torch.Generator) -> Float[Tensor, "3 h w"]:
+    """Change the colours of an image: channels permuted, then all tones; of 8 bits there are only 256 to compute."""
     x = x[torch.randperm(3, generator=g)]
+    if x.dtype == torch.uint8:
+        return change_tones(LEVELS, g).index_select(0, x.flatten().int()).view(x.shape)
+    return change_tones(x, g)
+
+
+def change_tones(x: Float[Tensor, "*shape"], g: torch.Generator) -> Float[Tensor, "*shape"]:
+    """Change values in [-1, 1]: sometimes inverted; gamma, gain, offset."""
     if integer(g, 4) == 0:
         x = -x
     x = 2 * ((x + 1) / 2).clamp(0, 1) ** math.exp(uniform(g, -0.5, 0.5)) - 1
@@ -130,9 +139,9 @@ class Synthesiser:
     def content(self, source: str, c: int, g: torch.Generator) -> Float[Tensor, "3 h w"]:
         """Draw what shows under the mask of an image of class c."""
         if source == "texture":
-            return recolour(turn(as_float(self.textures[integer(g, len(self.textures))]), g), g)
+            return recolour(turn(self.textures[integer(g, len(self.textures))], g), g)
         same = source == "recolour" or integer(g, 2)
         pool = self.of_class[c] if same else torch.arange(len(self.images))
-        x = as_float(self.images[pool[integer(g, len(pool))]])
+        x = self.images[pool[integer(g, len(pool))]]
         x = move(x, g) if integer(g, 2) else x
-        return recolour(x, g) if source == "recolour" else x
+        return recolour(x, g) if source == "recolour" else as_float(x)

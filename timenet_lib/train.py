@@ -53,7 +53,7 @@ def train(
     device = params[0].device
     for step, spent in schedule:
         batch = draw(step)
-        batch = batch._make(x.to(device) for x in batch)
+        batch = batch._make(x.to(device, non_blocking=True) for x in batch)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             losses = loss(module, batch)
         if not torch.isfinite(losses).all():

@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
+from timenet_lib.__main__ import main
 from timenet_lib.engine import command
 from timenet_lib.engine.command import Choices, train_stages
 from timenet_lib.errors import DataError, WeightsError
@@ -59,3 +61,19 @@ def test_couplings_replace_the_presets_number(drawn_ci, tmp_path, monkeypatch):
     monkeypatch.setitem(command.TRAIN, "flow", lambda run: seen.append(run.preset))
     train_stages("flow", tmp_path / "run", Choices(preset="ci", couplings=5), data=drawn_ci.root)
     assert seen == [replace(CI, num_couplings=5)]
+
+
+@pytest.mark.parametrize(
+    ("workers", "fork", "words"),
+    [
+        (-1, True, "--workers -1: choose 0, which draws in the training process, to 64"),
+        (65, True, "--workers 65: choose 0, which draws in the training process, to 64"),
+        (2, False, "--workers 2: this system cannot fork processes; use --workers 0"),
+    ],
+)
+def test_workers_that_cannot_be_had_are_refused_first_and_in_one_line(tmp_path, monkeypatch, workers, fork, words):
+    if not fork:
+        monkeypatch.delattr("os.fork")
+    done = CliRunner().invoke(main, ["train", "flow", "--workers", str(workers), "--out", str(tmp_path / "run")])
+    assert (done.exit_code, done.stderr) == (2, f"error: {words}\n")
+    assert not (tmp_path / "run").exists()

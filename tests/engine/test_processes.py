@@ -20,8 +20,8 @@ def run(command, **env):
     return done
 
 
-def train(launcher, out, batch_size):
-    options = ["--preset", "ci", "--steps", "6", "--precision", "float32", "--out", str(out)]
+def train(launcher, out, batch_size, workers=0):
+    options = ["--preset", "ci", "--steps", "6", "--precision", "float32", "--workers", str(workers), "--out", str(out)]
     run([sys.executable, *launcher, "-m", "timenet_lib", "train", "all", "--batch-size", str(batch_size), *options])
     return {name: json.loads((out / f"{name}.json").read_text())["training"] for name in STAGES}
 
@@ -40,7 +40,7 @@ def launch():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     home = tmp_path_factory.mktemp("processes")
-    return {"one": train([], home / "one", 8), "two": train(launch(), home / "two", 4)}, home
+    return {"one": train([], home / "one", 8), "two": train(launch(), home / "two", 4, workers=1)}, home
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -8,6 +8,7 @@ from typing import Any
 
 from timenet_lib.data.textures import load_textures
 from timenet_lib.data.training_set import load_training_set, training_index
+from timenet_lib.engine.feeding import check_workers
 from timenet_lib.engine.processes import claimed, make_accelerator
 from timenet_lib.engine.stages import TRAIN, Run, reflow
 from timenet_lib.errors import InputError
@@ -87,6 +88,7 @@ def train_stages(
 
 def check_request(stage: str, out: Path, *, k: int, drawn: bool, options: Mapping[str, Any]) -> None:
     """Refuse, with an InputError, what cannot be trained, before any work; options are those of Run."""
+    check_workers(options.get("workers") or 0)
     if options.get("steps") is not None and options.get("minutes") is not None:
         raise InputError("--steps and --minutes exclude each other: give one")
     if k < 1 or (k > 1 and stage != "reflow"):

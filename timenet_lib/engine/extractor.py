@@ -21,7 +21,6 @@ from timenet_lib.data.drawn import FAMILY_NAMES, draw_texture
 from timenet_lib.embedded import EMBEDDED_LEVELS, EmbeddedExtractor
 from timenet_lib.errors import InputError
 from timenet_lib.keyed import generator, integer, uniform
-from timenet_lib.path import as_float
 from timenet_lib.pooling import smooth
 from timenet_lib.synthesis import Synthesiser, recolour, turn
 
@@ -133,7 +132,7 @@ class FamilyTask(nn.Module):
         for i in samples:
             g = generator(self.seed, "extractor families", step, i)
             number = integer(g, len(self.textures))
-            images.append(recolour(turn(as_float(self.textures[number]), g), g))
+            images.append(recolour(turn(self.textures[number], g), g))
             labels.append(self.families[number])
         return Labelled(degrade(torch.stack(images), seed=self.seed, step=step, samples=samples), torch.stack(labels))
 

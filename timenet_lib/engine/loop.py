@@ -1,8 +1,10 @@
 """What keeps a training alive: the loop of train.py, wrapped in budget, progress, checkpoints, resume and processes."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from timenet_lib.engine.checkpoints import History, Precision, load_checkpoint, save_checkpoint
 from timenet_lib.engine.couplings import BAR
+from timenet_lib.engine.feeding import WorkerError, check_workers, draw_ahead
 from timenet_lib.engine.processes import make_accelerator
 from timenet_lib.errors import InputError, memory_advice
 from timenet_lib.files import convert
@@ -58,15 +61,17 @@ def run_job(
     precision: str = "float32",
     resume: bool = False,
     accelerator: Accelerator | None = None,
+    workers: int = 0,
     save_every: float = 60.0,
     progress: bool = True,
 ) -> History:
     """Train to the end of the budget, as train.py does; draw(step=..., samples=...) draws these samples of a step.
 
-    batch_size counts the images of one process. A checkpoint of the weights of saved, by default all of module, is
-    written every save_every seconds and on an interrupt; with resume the training goes on from it, in its precision,
-    or starts afresh where there is none. Raises TimeNetError if memory runs out or the loss is not finite, InputError
-    for an unknown precision, WeightsError for a checkpoint that is damaged or of another identity.
+    batch_size counts the images of one process, workers the processes that draw for it, 0 for none. A checkpoint of
+    the weights of saved, by default all of module, is written every save_every seconds, on an interrupt, and when a
+    worker dies; with resume the training goes on from it, in its precision, or starts afresh where there is none.
+    Raises TimeNetError if memory runs out, a worker dies or the loss is not finite, InputError for an unknown
+    precision or number of workers, WeightsError for a checkpoint that is damaged or of another identity.
     """
     accelerator = accelerator or make_accelerator()
     module.to(memory_format=torch.channels_last)  # convolutions run a fifth faster
@@ -91,14 +96,22 @@ def run_job(
     def save() -> None:
         save_checkpoint(checkpoint, kept, optimizer, history=history, identity=identity)
 
+    ahead = draw_ahead(
+        lambda step: draw(step=step, samples=range(first, first + batch_size)),
+        range(history.step, budget.steps if budget.minutes is None else sys.maxsize),
+        workers=check_workers(workers), pin=accelerator.device.type == "cuda",
+    )  # fmt: skip
     steps = train(
-        prepared, loss, lambda step: draw(step=step, samples=range(first, first + batch_size)),
-        schedule=schedule(), peak_rate=peak_rate, optimizer=optimizer_,
+        prepared, loss, lambda step: next(ahead), schedule=schedule(), peak_rate=peak_rate, optimizer=optimizer_,
         dtype=getattr(torch, history.precision), name=stage,
     )  # fmt: skip
-    with tqdm(
-        total=1.0, initial=min(1.0, spent()), miniters=0, desc=stage, disable=not (progress and main), bar_format=BAR
-    ) as bar:
+    with (
+        tqdm(
+            total=1.0, initial=min(1.0, spent()), miniters=0, desc=stage, disable=not (progress and main),
+            bar_format=BAR,
+        ) as bar,
+        closing(ahead),
+    ):  # fmt: skip
         try:
             with memory_advice(f"{stage}, a step of {batch_size} images", SMALLER):
                 for batch, losses in steps:
@@ -110,7 +123,7 @@ def run_job(
                     if main and time.monotonic() - written > save_every:
                         save()
                         written = time.monotonic()
-        except KeyboardInterrupt:  # which may come in the middle of a step: then weights are not all of one step
+        except (KeyboardInterrupt, WorkerError):  # an interrupt may come in the middle of a step
             if main and all(state["step"] == history.step for state in optimizer.state.values()):
                 save()
             raise

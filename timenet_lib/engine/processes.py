@@ -1,5 +1,6 @@
 """The processes of an `accelerate launch`: how they are joined, which device each has, and work that they share out."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,17 +24,17 @@ def make_accelerator(device: str = "cpu") -> Accelerator:
     return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision="no", device_placement=False)
 
 
-def own_device(workers: Accelerator, device: str) -> torch.device:
+def own_device(accelerator: Accelerator, device: str) -> torch.device:
     """Get the device of this process: the one that was asked for or, among several processes, its own."""
-    return workers.device if workers.num_processes > 1 else torch.device(device)
+    return accelerator.device if accelerator.num_processes > 1 else torch.device(device)
 
 
-def share_out(workers: Accelerator, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+def share_out(accelerator: Accelerator, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Compute work(item) of each item, in order and in every process; process i of n does items i, i + n, ...
 
     All processes have to call it.
     """
-    mine = range(workers.process_index, len(items), workers.num_processes)
+    mine = range(accelerator.process_index, len(items), accelerator.num_processes)
     return [result for _, result in sorted(gather_object([(k, work(items[k])) for k in mine]), key=itemgetter(0))]
 
 
@@ -62,6 +63,8 @@ def claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("a")
     with lock:
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lock.close)  # a worker that outlives a killed run holds nothing
         if locked(lock):
             for inside in ("", "checkpoints/", "couplings/*/"):
                 for part in folder.glob(f"{inside}.*.part"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from timenet_lib.data.training_set import TrainingSet
 from timenet_lib.engine.couplings import Couplings, Manifest, make_couplings
 from timenet_lib.engine.extractor import make_task
+from timenet_lib.engine.feeding import default_workers
 from timenet_lib.engine.loop import Budget, run_job
 from timenet_lib.engine.processes import make_accelerator, own_device
 from timenet_lib.errors import InputError
@@ -52,6 +53,7 @@ class Run:
     task: str = "dense"  # of the extractor
     precision: str = "float32"
     save_every: float = 60.0  # seconds between checkpoints
+    workers: int | None = None  # that draw batches, for each process; None: by default_workers
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -116,7 +118,7 @@ class Run:
         steps and rate are the preset's, share is of the minutes. The checkpoint holds the weights of saved, the stage
         those of made, by default all of module. found goes into the record.
         """
-        preset, data = self.preset, self.data
+        preset, data, processes = self.preset, self.data, self.accelerator.num_processes
         identity = {"stage": stage, "preset": preset.for_stage(stage), "data": data.data_hash, "seed": self.seed}
         minutes = None if self.minutes is None else self.minutes * share
         history = run_job(
@@ -124,6 +126,7 @@ class Run:
             budget=Budget(steps if self.steps is None else self.steps, minutes), peak_rate=rate,
             batch_size=batch_size or preset.batch_size, checkpoint=self.checkpoint(stage), identity=identity,
             saved=saved, precision=self.precision, resume=self.resume, accelerator=self.accelerator,
+            workers=default_workers(self.on, processes) if self.workers is None else self.workers,
             save_every=self.save_every, progress=self.progress,
         )  # fmt: skip
         record = {
@@ -137,7 +140,7 @@ class Run:
                 **history.as_record(),
                 "minutes": self.minutes,
                 "device": self.device,
-                "processes": self.accelerator.num_processes,
+                "processes": processes,
                 "torch": torch.__version__,
                 "python": sys.version.split()[0],
             },
@@ -177,7 +180,7 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     before, stage = f"flow_{k - 1}", f"flow_{k}"
     if not run.fresh(stage):
         return
-    preset, workers = run.preset, run.accelerator
+    preset, processes = run.preset, run.accelerator
     v, record = load_network(run.out, before, run.on)
     folder = run.out / "couplings" / stage
     manifest = Manifest(
@@ -187,9 +190,10 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     make_couplings(
         v, folder, manifest,
         count=preset.num_couplings, minutes=None if run.minutes is None else run.minutes * shares[0],
-        progress=run.progress and workers.is_main_process, share=(workers.process_index, workers.num_processes),
+        progress=run.progress and processes.is_main_process,
+        share=(processes.process_index, processes.num_processes),
     )  # fmt: skip
-    workers.wait_for_everyone()
+    processes.wait_for_everyone()
     couplings = Couplings(folder)
     flow = UNet(v.config).to(run.on)
     flow.load_state_dict(v.state_dict())
