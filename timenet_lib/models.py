@@ -80,14 +80,14 @@ def reconstruct(
 
 
 def load_network(folder: Path, name: str, device: str | torch.device = "cpu") -> tuple[Any, dict[str, Any]]:
-    """Load a flow of a folder, or its tpn, frozen, and its record. Its convolutions run a third faster channels last."""
+    """Load a flow of a folder, or its tpn, frozen, and its record; channels last: convolutions run a third faster."""
     state, record = load_stage(folder, name)
     path = folder / f"{name}.safetensors"
     preset, config, _ = recorded_network(record, path)
     with torch.device("meta"):  # no memory before the weights are known to fit
         net = TPN(config, preset.t) if name == "tpn" else UNet(config)
     load_into(net, state, path)
-    return net.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), record
+    return net.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False), record
 
 
 Classes = Annotated[tuple[str, ...], Meta(min_length=1, max_length=10_000)]

@@ -36,9 +36,10 @@ def pool_kernel(maps: Tensor) -> Float[Tensor, " k"]:
 def image_score(maps: Float[Tensor, "b h w"], padded: bool = False) -> Float[Tensor, " b"]:
     """Take the maximum of the map after eight rounds of average pooling (kernel 8, stride 1, no padding).
 
-    Paper: section 3.1.3, read as in DiAD's code. At 256 px these are the eight poolings, in one pass along each axis. At other sizes a kernel of 8
-    scaled down would do nothing, so it is one Gaussian of the same width, the same margin left out: a pixel 10 px
-    from the border of 256 counts 2 % of a central one. With padded the map is mirrored first, and every pixel counts.
+    Paper: section 3.1.3, read as in DiAD's code. At 256 px these are the eight poolings, in one pass along each axis.
+    At other sizes a kernel of 8 scaled down would do nothing, so it is one Gaussian of the same width, the same margin
+    left out: a pixel 10 px from the border of 256 counts 2 % of a central one. With padded the map is mirrored first,
+    and every pixel counts.
     """
     size = min(maps.shape[-2:])
     margin = round(POOL_REACH * size / 256)

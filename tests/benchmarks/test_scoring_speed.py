@@ -1,4 +1,4 @@
-"""How long a score map and its image score take compared with DDAD's heat map, on the same features and at the same size."""
+"""How long a score map with its image score takes beside DDAD's heat map: same features, same size."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def seconds(call):
 
 
 def measure():
-    """The best seconds of a score map with its image score, and of DDAD's heat map; other work on the machine can only add to them."""
+    """The best seconds of a score with its map, and of DDAD's heat map; other work can only add to them."""
     g = torch.Generator().manual_seed(0)
     x1, x1_hat = torch.rand(2, BATCH, 3, SIZE, SIZE, generator=g) * 2 - 1
     made = {id(x): [torch.rand(BATCH, c, n, n, generator=g) for c, n in SHAPES] for x in (x1, x1_hat)}

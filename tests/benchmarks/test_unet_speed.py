@@ -64,8 +64,8 @@ def test_a_training_step_is_faster_than_that_of_diffusers(networks, dtype, recor
     """The aim is 0.75 in bfloat16 and 0.8 in float32; what is reached is printed. Asserted is no more than "faster".
 
     The best of all rounds is compared: other work on the machine can only add to it. What did not help: GroupNorm and
-    SiLU in one autograd function that keeps x and its statistics and recomputes the rest, whose backward is the library's
-    (a step at 0.99 of today's speed in float32, 0.94 in bfloat16) or sums by hand in float32 (0.98, 0.94).
+    SiLU in one autograd function that keeps x and its statistics and computes the rest again. With the library's
+    backward it ran at 0.99 of today's speed in float32 and 0.94 in bfloat16, with sums by hand at 0.98 and 0.94.
     """
     if dtype == torch.bfloat16 and matmul_rate(dtype) < matmul_rate(torch.float32):
         pytest.skip("bfloat16 is not fast on this machine")

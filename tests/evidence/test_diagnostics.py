@@ -84,6 +84,7 @@ def test_the_gauges_of_a_flow_that_stands_still(model, pairs):
 
 def test_t_is_averaged_inside_and_outside_the_masks(model, pairs, monkeypatch):
     monkeypatch.setattr(diagnostics, "BATCH", 2 * len(pairs.c))
+
     class Knows(TPN):
         def forward(self, xt, c):
             t_map, steering = super().forward(xt, c)
