@@ -284,7 +284,7 @@ def test_anomalibs_patchcore_stands_on_the_embedded_extractor():
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
     model = PatchcoreModel(["stages.1", "stages.2"], "timenet_embedded", pre_trained=True, num_neighbors=1)
-    features = model.feature_extractor(X)
+    features = model.feature_extractor.to(memory_format=torch.channels_last)(X)
     for f, expected in zip(features.values(), build_extractor("embedded", "shipped", (2, 3))(X), strict=True):
         assert torch.equal(f, expected)
     model.train()
