@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jsonschema
@@ -17,6 +19,9 @@ from timenet_lib import __main__ as module
 from timenet_lib import evidence
 from timenet_lib.__main__ import main
 from timenet_lib.errors import WeightsError
+from timenet_lib.evidence import flows, tables
+from timenet_lib.features import PAPER_EXTRACTORS
+from timenet_lib.metrics import bootstrap_interval
 
 
 def timenet(*args, cwd=None, env=None):
@@ -25,15 +30,18 @@ def timenet(*args, cwd=None, env=None):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
 
 
-def works(*args, **options):
-    done = timenet(*args, **options)
-    assert done.returncode == 0, done.stderr
-    return done
+def works(result):
+    assert result.returncode == 0, result.stderr
+    return result
 
 
 def timenet_here(*args):
-    """Run a command in this process, which is faster, for what ends before any work is done."""
-    done = CliRunner().invoke(main, list(map(str, args)))
+    """Run a command in this process, which saves the seconds that importing torch takes."""
+    words, handler = list(map(str, args)), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["timenet", *words])
+        done = CliRunner().invoke(main, words)
+    signal.signal(signal.SIGTERM, handler)  # which train sets
     return subprocess.CompletedProcess(args, done.exit_code, done.stdout, done.stderr)
 
 
@@ -50,7 +58,7 @@ def refused(result, *words):
 def trained(tmp_path_factory, drawn_ci):
     """Weights of preset ci, made by the command line."""
     out = tmp_path_factory.mktemp("cli") / "weights"
-    works("train", "all", "--preset", "ci", "--data", drawn_ci.root, "--steps", 3, "--out", out)
+    works(timenet("train", "all", "--preset", "ci", "--data", drawn_ci.root, "--steps", 3, "--out", out))
     return out
 
 
@@ -60,7 +68,7 @@ def photo(drawn_ci):
 
 
 def test_help_names_every_command():
-    result = works("--help")
+    result = works(timenet("--help"))
     commands = {"run", "draw", "check-data", "train", "evaluate", "measure-flows", "detect", "export", "info"}
     assert commands <= set(re.findall(r"^  (\S+) ", result.stdout, re.MULTILINE))
     assert commands <= {word for line in module.__doc__.splitlines()[:1] for word in re.findall(r"[\w-]+", line)}
@@ -76,13 +84,24 @@ def test_train_leaves_the_stages_and_their_records(trained):
 
 def test_train_resumes_and_refuses_to_overwrite(trained, drawn_ci):
     again = ("train", "all", "--preset", "ci", "--data", drawn_ci.root, "--steps", 3, "--out", trained)
-    refused(timenet(*again), "already holds flow_0", "--resume")
-    works(*again, "--resume")
+    refused(timenet_here(*again), "already holds flow_0", "--resume")
+    works(timenet_here(*again, "--resume"))
 
 
-def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path):
+@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.slow)])
+def papers(request, monkeypatch):
+    """The networks of the paper in tables 4 and 5: a small one stands for them, or all ten are built."""
+    if request.param == "all":
+        return list(PAPER_EXTRACTORS)
+    small, build = {"ResNet18": "resnet18"}, tables.any_weights
+    monkeypatch.setitem(tables.SECTIONS, "extractors", partial(tables.extractors_table, names=small))
+    monkeypatch.setattr(tables, "any_weights", lambda name, *rest: build("resnet18", *rest))
+    return list(small)
+
+
+def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path, papers):
     where = ("--data", drawn_ci.root, "--weights", trained, "--json", tmp_path / "r.json")
-    done = works("evaluate", "--ablations", *where)
+    done = works(timenet_here("evaluate", "--ablations", *where))
     assert "table 4: extractors" in done.stdout
     results = json.loads((tmp_path / "r.json").read_text())
     assert set(results["methods"]) == {"flow_0", "flow_1", "timenet", "flow_0_best_t", "flow_1_best_t"}
@@ -92,6 +111,7 @@ def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path):
         jsonschema.validate({**results, "surprise": 1}, schema)
     sections = results["ablations"]["sections"]
     assert set(sections) == {"steps", "extractors", "levels", "t", "choices"}
+    assert list(sections["extractors"]["rows"])[1:] == papers
     own = {k: results["methods"]["timenet"]["mean"][k] for k in ("i_auroc", "p_auroc", "pro")}
     assert {k: sections["choices"]["rows"]["default"][k] for k in own} == own
     for method in results["methods"].values():
@@ -103,7 +123,7 @@ def test_evaluate_writes_the_results(trained, drawn_ci, tmp_path):
 def test_evaluate_without_masks_says_why(trained, drawn_ci, tmp_path):
     data = shutil.copytree(drawn_ci.root, tmp_path / "data")
     shutil.rmtree(data / "die" / "ground_truth")
-    done = works("evaluate", "--data", data, "--weights", trained, "--json", tmp_path / "r.json")
+    done = works(timenet_here("evaluate", "--data", data, "--weights", trained, "--json", tmp_path / "r.json"))
     die = json.loads((tmp_path / "r.json").read_text())["methods"]["timenet"]["classes"]["die"]
     assert (die["p_auroc"], die["pro"], die["reasons"]["pro"]) == (None, None, "no masks")
     assert isinstance(die["i_auroc"], float)
@@ -113,7 +133,7 @@ def test_evaluate_without_masks_says_why(trained, drawn_ci, tmp_path):
 def test_detect_writes_heat_maps_and_tables_for_a_folder(trained, photo, tmp_path):
     out = tmp_path / "found"
     options = ("--class", "die", "--weights", trained, "--out", out, "--json", tmp_path / "d.json")
-    done = works("detect", photo.parent, *options, "--threshold", 1e9)
+    done = works(timenet_here("detect", photo.parent, *options, "--threshold", 1e9))
     names = sorted(p.name for p in photo.parent.iterdir())
     assert sorted(p.name for p in (out / "heat_maps").iterdir()) == names
     results = json.loads((out / "scores.json").read_text())
@@ -130,7 +150,7 @@ def test_detect_takes_names_that_no_encoding_holds(trained, photo, tmp_path):
     name = os.fsdecode(b"a\xff\nb.png")
     shutil.copy(photo, tmp_path / "photos" / name)
     options = ("--class", "die", "--weights", trained, "--out", tmp_path / "out")
-    done = works("detect", tmp_path / "photos", *options, env={"PYTHONUTF8": "1"})
+    done = works(timenet("detect", tmp_path / "photos", *options, env={"PYTHONUTF8": "1"}))
     assert len(done.stdout.splitlines()) == 1
     assert done.stdout.rstrip().endswith(r"a\udcff\nb.png")
     assert r"a\udcff" in (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
@@ -140,8 +160,9 @@ def test_detect_takes_names_that_no_encoding_holds(trained, photo, tmp_path):
 
 
 def test_export_writes_one_file_and_says_how_near_it_is(trained, tmp_path):
-    done = works("export", tmp_path / "d.onnx", "--weights", trained)
+    done = works(timenet_here("export", tmp_path / "d.onnx", "--weights", trained, "--method", "flow_0"))
     assert re.search(r"^image_score +differs from torch's by \d.\de-\d\d at most$", done.stdout, re.MULTILINE)
+    assert "timestep_map" not in done.stdout
     assert (tmp_path / "d.onnx").stat().st_size > 10_000
     refused(timenet_here("export", tmp_path / "no" / "d.onnx", "--weights", trained), "its folder does not exist")
     again = timenet_here("export", tmp_path / "e.onnx", "--weights", trained, "--method", "flow_9")
@@ -149,9 +170,16 @@ def test_export_writes_one_file_and_says_how_near_it_is(trained, tmp_path):
 
 
 def test_a_file_that_fails_its_check_replaces_nothing(trained, tmp_path, monkeypatch):
+    def exports(model, path, method):
+        assert method is None  # which export_onnx takes as the last that the weights allow
+        path.write_text("the new one")
+        return path
+
     def differs(model, path):
+        assert path.read_text() == "the new one"
         raise WeightsError(f"{path.name}: image_score differs")
 
+    monkeypatch.setattr("timenet_lib.export.export_onnx", exports)
     monkeypatch.setattr("timenet_lib.export.check_onnx", differs)
     (tmp_path / "d.onnx").write_text("the good one")
     refused(timenet_here("export", tmp_path / "d.onnx", "--weights", trained), "d.onnx.unchecked: image_score differs")
@@ -161,18 +189,18 @@ def test_a_file_that_fails_its_check_replaces_nothing(trained, tmp_path, monkeyp
 
 def test_draw_and_check_data(tmp_path):
     out = tmp_path / "drawn"
-    works("draw", "--out", out, "--size", 32, "--train", 2, "--good", 1, "--defective", 2)
-    assert "no problems" in works("check-data", out).stdout
+    works(timenet_here("draw", "--out", out, "--size", 32, "--train", 2, "--good", 1, "--defective", 2))
+    assert "no problems" in works(timenet("check-data", out)).stdout
     (out / "die" / "train" / "good" / "000.png").write_text("no image")
     (out / "gear" / "train" / "good" / "001.png").write_bytes(b"")
-    bad = timenet("check-data", out)
+    bad = timenet_here("check-data", out)
     refused(bad, "2 problems")
     assert "die/train/good/000.png" in bad.stdout
     assert "gear/train/good/001.png" in bad.stdout
 
 
 def test_info_counts_the_papers_parameters():
-    out = timenet("info", "--preset", "paper").stdout
+    out = works(timenet_here("info", "--preset", "paper")).stdout
     assert "29.77 M" in out
     assert "59.98 M" in out
     assert "256 x 256" in out
@@ -205,8 +233,9 @@ def test_mistakes_are_one_line_and_leave_nothing(args, words, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_device_that_is_not_there_is_refused(photo, tmp_path):
-    result = timenet("detect", photo, "--class", "die", "--device", "cuda", env={"CUDA_VISIBLE_DEVICES": ""})
+def test_a_device_that_is_not_there_is_refused(photo, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = timenet_here("detect", photo, "--class", "die", "--device", "cuda")
     refused(result, "--device cuda", "use --device cpu")
 
 
@@ -241,16 +270,17 @@ def test_detect_refuses_an_unknown_class(trained, photo, tmp_path):
 def test_reflow_goes_on_to_flow_2_and_needs_flow_1(trained, drawn_ci, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")
     options = ("--preset", "ci", "--data", drawn_ci.root, "--steps", 2, "--out", copy)
-    works("train", "reflow", "--k", 2, *options)
+    works(timenet_here("train", "reflow", "--k", 2, *options))
     assert json.loads((copy / "flow_2.json").read_text())["couplings"]["k"] == 2
-    refused(timenet("train", "reflow", "--k", 4, *options), "reflow needs flow_3")
+    refused(timenet_here("train", "reflow", "--k", 4, *options), "reflow needs flow_3")
     refused(timenet_here("train", "tpn", "--k", 2, *options), "more than 1 is for the stage reflow alone")
 
 
-def test_measure_flows_prints_and_writes_what_it_measured(trained, drawn_ci, tmp_path):
+def test_measure_flows_prints_and_writes_what_it_measured(trained, drawn_ci, tmp_path, monkeypatch):
+    monkeypatch.setattr(flows, "bootstrap_interval", partial(bootstrap_interval, num_samples=20))
     path = tmp_path / "flows.json"
     options = ("--data", drawn_ci.root, "--weights", trained, "--samples", 1, "--extractor-weights", "random")
-    done = works("measure-flows", *options, "--json", path)
+    done = works(timenet_here("measure-flows", *options, "--json", path))
     results = json.loads(path.read_text())
     assert results["command"].startswith("timenet measure-flows --data")
     assert results["seeds"] == [0, 1, 2]

@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.couplings import coupling_noise
 from timenet_lib.errors import DataError, InputError
+from timenet_lib.evidence import flows
 from timenet_lib.evidence.flows import (
     format_flows,
     fresh_noise,
@@ -23,6 +25,7 @@ from timenet_lib.evidence.flows import (
 )
 from timenet_lib.evidence.testset import TestSet, stratified
 from timenet_lib.features import build_extractor
+from timenet_lib.metrics import bootstrap_interval
 from timenet_lib.models import Models
 from timenet_lib.pooling import image_score
 from timenet_lib.presets import CI
@@ -52,7 +55,9 @@ def some(drawn_ci):
 
 @pytest.fixture(scope="module")
 def results(some, model):
-    return measure_flows(some, model, seeds=(0, 1), num_steps=(1, 2), samples=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flows, "bootstrap_interval", partial(bootstrap_interval, num_samples=40))
+        return measure_flows(some, model, seeds=(0, 1), num_steps=(1, 2), samples=1)
 
 
 def test_the_measurement_has_every_number_for_every_seed(results):
@@ -114,6 +119,7 @@ def test_a_folder_without_masks_has_a_table_all_the_same(results):
 
 def test_image_scores_follow_the_models_scoring(model, some, monkeypatch):
     monkeypatch.setattr(model, "scoring", replace(model.scoring, padded=True))
+    monkeypatch.setattr(flows, "bootstrap_interval", partial(bootstrap_interval, num_samples=1))
     tests = TestSet.load(some, model)
     found = from_t(tests, model, "flow_1", t=0.8, num_steps=1)(tests.images, tests.c, 0)
     assert torch.equal(found.scores, image_score(found.maps, True))

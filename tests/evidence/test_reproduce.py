@@ -1,16 +1,19 @@
 """Making records anew: whole, resumable, each in its own file, its cost said first."""
 
 import json
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
 
 from timenet_lib.__main__ import main
 from timenet_lib.errors import InputError
+from timenet_lib.evidence import flows as measured
 from timenet_lib.evidence import reproduce as made
 from timenet_lib.evidence.flows import measure_flows
 from timenet_lib.evidence.records import RECORDS, code_sha256
 from timenet_lib.evidence.reproduce import BY_HAND, RECIPES, Recipe, Work, check_records, cost_words, reproduce
+from timenet_lib.metrics import bootstrap_interval
 
 
 @pytest.fixture
@@ -83,7 +86,9 @@ def test_a_part_of_other_weights_images_or_code_is_made_again(work, counted, tmp
     assert made_parts == ["a", "b", "a", "b"]
 
 
-def test_what_is_put_together_from_kept_parts_is_what_was_measured(work, few, model):
+def test_what_is_put_together_from_kept_parts_is_what_was_measured(work, few, model, monkeypatch):
+    monkeypatch.setattr(measured, "bootstrap_interval", partial(bootstrap_interval, num_samples=40))
+
     def flows():
         return measure_flows(few, model, seeds=(0, 1), num_steps=(1, 2), samples=1, keep=work.keep("flows"))
 
