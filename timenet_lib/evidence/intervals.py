@@ -71,14 +71,14 @@ def pro_draws(normal: np.ndarray, region: np.ndarray, counts: np.ndarray) -> Flo
     What is found at a false positive rate counts from there on to the limit, and a bin's pixels lie evenly in it.
     """
     passed = np.cumsum(normal, axis=1)
-    total = counts @ passed[:, -1]
-    beyond = bisect_left(range(normal.shape[1] - 1), True, key=lambda k: (counts @ passed[:, k] >= LIMIT * total).all())
-    fpr = np.pad(counts @ passed[:, : beyond + 1] / total[:, None], ((0, 0), (1, 0)))  # no draw needs the bins after it
-    width = np.diff(fpr)
-    fpr = np.minimum(fpr, LIMIT)
-    within = np.divide(np.diff(fpr), width, out=np.ones_like(width), where=width > 0)
-    left = LIMIT - (fpr[:, 1:] + fpr[:, :-1]) / 2
-    return (counts @ region[:, : beyond + 1] * within * left).sum(axis=1) / (LIMIT * (counts @ region.sum(axis=1)))
+    limit = LIMIT * (counts @ passed[:, -1])
+    num = 1 + bisect_left(range(normal.shape[1] - 1), True, key=lambda k: (counts @ passed[:, k] >= limit).all())
+    rows, last = np.arange(len(counts)), (counts @ passed[:, :num] < limit[:, None]).sum(axis=1)  # holds the limit
+    left = limit[:, None] - counts @ (passed - normal / 2)[:, :num]  # from the middle of each bin on
+    left[np.arange(num) > last[:, None]] = 0
+    width = (counts * normal[:, last].T).sum(axis=1)
+    left[rows, last] = (left[rows, last] + width / 2) ** 2 / (2 * width)  # the share of its pixels before the limit
+    return np.einsum("db,db->d", counts @ region[:, :num], left) / (limit * (counts @ region.sum(axis=1)))
 
 
 def ends(draws: Sequence[float] | np.ndarray) -> list[float]:
