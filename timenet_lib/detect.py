@@ -98,7 +98,8 @@ def _score(
         batch, usable, photos = [], [], []
         for i, row in enumerate(rows, begin):
             try:  # each file is decoded once, for its score and its heat map
-                photo = check_side(read_image(images[i]), printable(str(images[i]))).convert("RGB")
+                photo = check_side(read_image(images[i]), printable(str(images[i])))
+                photo = photo if photo.mode == "RGB" else photo.convert("RGB")
             except TimeNetError as error:
                 row["error"] = str(error)
                 continue

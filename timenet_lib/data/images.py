@@ -42,7 +42,8 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
             image = Image.open(file, formats=FORMATS)
             _refuse_by_header(image, name)
             image.load()
-            return ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)  # else it is copied
+            return image
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -103,7 +104,8 @@ def load_mask(path: str | Path, size: int) -> Bool[Tensor, "h w"]:
 
 def to_rgb(image: Image.Image, size: int) -> UInt8[Tensor, "3 h w"]:
     """Convert a decoded image to RGB, size x size pixels."""
-    resized = image.convert("RGB").resize((check_size(size), size), Image.Resampling.BICUBIC)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+    resized = rgb.resize((check_size(size), size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.asarray(resized).transpose(2, 0, 1).copy())
 
 

@@ -58,6 +58,7 @@ def of_model(model: TimeNet, method: str, *, t: float | None = None, num_steps: 
     return score
 
 
+@lru_cache(maxsize=1)  # so that tables of one model share it, where they follow one another
 def rebuilt(
     model: TimeNet, method: str, *, t: float | None = None, num_steps: int = 1
 ) -> Callable[[UInt8[Tensor, "n 3 h w"], Int[Tensor, " n"], int], Float[Tensor, "n 3 h w"]]:
