@@ -24,10 +24,10 @@ from timenet_lib.solvers import Velocity, full_t
 PICTURE = 0.85  # inches
 
 
-def class_noise(model: TimeNet, seed: int, each: int = 1) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
-    """Draw fresh noise x0 with labels c, so many of every class, classes in turn."""
+def class_noise(model: TimeNet, seed: int) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, " b"]]:
+    """Draw fresh noise x0 for each class, with labels c."""
     size, count = model.preset.image_size, len(model.classes)
-    return fresh_noise(seed, range(each * count), (3, size, size)), torch.arange(each * count) % count
+    return fresh_noise(seed, range(count), (3, size, size)), torch.arange(count)
 
 
 def samples_figure(rows: Mapping[str, Float[Tensor, "b 3 h w"]], titles: Sequence[str]) -> Figure:
