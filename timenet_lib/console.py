@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from timenet_lib.errors import InputError, TimeNetError, memory_advice, shown
-from timenet_lib.files import write_json
+from timenet_lib.files import user_path, write_json
 
 Say = Callable[[str], None]  # takes a line of progress, as say and quiet below do
 
@@ -27,13 +27,20 @@ class Number(click.FloatRange):
         return number
 
 
+class UserPath(click.Path):
+    """A file or folder; ~ is the home, also where the shell leaves it as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(user_path(value), param, ctx)
+
+
 class Writable(click.ParamType):
     """A file that can be written, as far as can be seen before the work begins."""
 
     name = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(value)
+        path = user_path(value)
         if path.is_dir() or not path.absolute().parent.is_dir():
             self.fail(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
         return path
@@ -103,8 +110,8 @@ def write_results(path: Path | None, results: dict[str, Any]) -> None:
         write_json(path, results)
 
 
-FILE = click.Path(path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = UserPath(path_type=Path)
+FOLDER = UserPath(exists=True, file_okay=False, path_type=Path)
 COUNT = click.IntRange(1, 10**9)
 PRESETS = "the preset's"
 PRESET = click.option("--preset", default="demo", metavar="NAME", help="ci, demo (a laptop) or paper (a GPU).")

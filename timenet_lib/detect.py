@@ -19,7 +19,7 @@ from timenet_lib.data.images import check_side, read_image, to_rgb
 from timenet_lib.data.problems import images_below
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import DataError, InputError, TimeNetError, printable
-from timenet_lib.files import new_folder, write_atomically, write_json
+from timenet_lib.files import new_folder, user_path, write_atomically, write_json
 from timenet_lib.path import as_float
 from timenet_lib.pictures import Number, heat, outline
 from timenet_lib.score import upsample
@@ -37,11 +37,11 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
     folder above it.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in map(user_path, paths):
         inside = list(images_below(path)) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"{path} holds no images: name another folder, or the files themselves")
-        found += inside
+        found += [user_path(os.path.join(".", path)) for path in inside]  # a folder's own name may begin with ~
     return found
 
 
@@ -65,6 +65,7 @@ def detect(
     Raises InputError for no images, an unknown class, a threshold that is no number, or a folder that is not empty,
     DataError where no image can be used.
     """
+    images, out = list(map(user_path, images)), None if out is None else user_path(out)
     if not images:
         raise InputError("no images to score: name files, or a folder that holds some")
     if threshold is not None and not math.isfinite(threshold):

@@ -20,6 +20,7 @@ from torch import Tensor
 from timenet_lib.data.images import check_size, load_mask, load_uint8, read_image, read_mask
 from timenet_lib.data.problems import GOOD, Problems
 from timenet_lib.errors import DataError, InputError, printable
+from timenet_lib.files import user_path
 
 PARTS = ("train", "test")
 THREADS = 4  # Pillow decodes outside Python's lock
@@ -75,7 +76,7 @@ def index_folder(root: str | Path, parts: Sequence[str] = PARTS) -> FolderIndex:
 
     Raises DataError with all problems, one per line, if there is any.
     """
-    scan = _Scan(Path(root).expanduser(), parts)
+    scan = _Scan(user_path(root), parts)
     scan.raise_if_any()
     return FolderIndex(
         scan.root, tuple(scan.classes), tuple(scan.train), test=tuple(scan.test), notes=tuple(scan.notes)
@@ -84,7 +85,7 @@ def index_folder(root: str | Path, parts: Sequence[str] = PARTS) -> FolderIndex:
 
 def find_problems(root: str | Path, parts: Sequence[str] = PARTS) -> list[str]:
     """List every problem that index_folder would raise, one sentence each, with names relative to root."""
-    return _Scan(Path(root).expanduser(), parts).found
+    return _Scan(user_path(root), parts).found
 
 
 def format_counts(index: FolderIndex) -> str:

@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from timenet_lib.errors import DataError, InputError, printable
+from timenet_lib.files import user_path
 from timenet_lib.path import as_float
 
 Picture = str | os.PathLike[str] | Image.Image | Tensor
@@ -86,7 +87,7 @@ def load_uint8(path: str | Path, size: int) -> UInt8[Tensor, "3 h w"]:
 
     Raises DataError as read_image does.
     """
-    return to_rgb(read_image(Path(path)), size)
+    return to_rgb(read_image(user_path(path)), size)
 
 
 def load_mask(path: str | Path, size: int) -> Bool[Tensor, "h w"]:
@@ -95,7 +96,7 @@ def load_mask(path: str | Path, size: int) -> Bool[Tensor, "h w"]:
     If that leaves nothing of a thin or small defect, every pixel that it touches is True: no mask comes out empty.
     Raises DataError as read_mask does.
     """
-    share = Image.fromarray(read_mask(Path(path)).astype(np.float32))
+    share = Image.fromarray(read_mask(user_path(path)).astype(np.float32))
     area = np.asarray(share.resize((check_size(size), size), Image.Resampling.BOX))
     mask = area >= 0.5 - 1e-6  # rounding
     return torch.from_numpy(mask if mask.any() else area > 0)
@@ -142,7 +143,7 @@ def _one(image: Any, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
         if decoded.mode not in MODES:
             raise DataError(f"{name} has mode {decoded.mode!r}: {_TO_RGB}")
     elif isinstance(image, str | os.PathLike):
-        decoded, name = read_image(Path(image)), f"{where}{printable(str(image))}"
+        decoded, name = read_image(user_path(image)), f"{where}{printable(str(image))}"
     else:
         raise InputError(f"{where}a {type(image).__name__} is no image: give a path, a PIL image or a tensor")
     return as_float(to_rgb(check_side(decoded, name), size))[None]

@@ -10,6 +10,7 @@ from timenet_lib.data.drawn import draw_texture
 from timenet_lib.data.images import SUFFIXES, load_uint8
 from timenet_lib.data.problems import images_below
 from timenet_lib.errors import DataError
+from timenet_lib.files import user_path
 
 
 def drawn_textures(size: int, count: int = 200) -> UInt8[Tensor, "m 3 h w"]:
@@ -24,7 +25,7 @@ def load_textures(folder: str | Path | None, size: int) -> UInt8[Tensor, "m 3 h 
     """
     if folder is None:
         return drawn_textures(size)
-    folder = Path(folder)
+    folder = user_path(folder)
     if not folder.is_dir():
         raise DataError(f"no texture folder {folder}")
     paths = list(images_below(folder))

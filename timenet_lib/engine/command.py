@@ -13,6 +13,7 @@ from timenet_lib.engine.processes import claimed, make_accelerator
 from timenet_lib.engine.stages import TRAIN, Run, reflow
 from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor, build_lpips
+from timenet_lib.files import user_path
 from timenet_lib.presets import Preset, get_preset
 from timenet_lib.weights import has_stage
 
@@ -59,7 +60,7 @@ def train_stages(
     this, and the first one writes. Raises InputError for choices that exclude each other or lack an earlier stage,
     and if another run is writing into the folder.
     """
-    preset = choices.apply()
+    preset, out = choices.apply(), user_path(out)
     check_request(stage, out, k=k, drawn=data is None, options=options)
     if stage in ("all", "tpn"):  # what is missing or does not fit is said now, not after flow_0 and flow_1
         build_lpips(preset.lpips, build_extractor(preset.extractor, preset.extractor_weights, preset.levels))

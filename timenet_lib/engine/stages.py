@@ -20,6 +20,7 @@ from timenet_lib.engine.loop import Budget, run_job
 from timenet_lib.engine.processes import make_accelerator, own_device
 from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor, build_lpips
+from timenet_lib.files import user_path
 from timenet_lib.keyed import key_seed
 from timenet_lib.losses import Distance, balanced_weight, flow_loss, repair_errors, tpn_loss
 from timenet_lib.models import load_network
@@ -54,6 +55,9 @@ class Run:
     precision: str = "float32"
     save_every: float = 60.0  # seconds between checkpoints
     workers: int | None = None  # that draw batches, for each process; None: by default_workers
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", user_path(self.out))
 
     @cached_property
     def accelerator(self) -> Accelerator:
