@@ -1,6 +1,7 @@
 """What every command shares: how mistakes end, lines of progress, the command as it was typed."""
 
 import importlib
+import io
 import math
 import shlex
 import sys
@@ -50,11 +51,12 @@ class OneLineErrors(click.Group):
     """Commands that print the caller's mistakes as one line and exit with 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        print_anything()
         try:
             with memory_advice("timenet", "close other programs, or choose another --device"):
                 return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
+            echo(error.format_message())
             sys.exit(2)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
@@ -86,13 +88,25 @@ def extra(name: str) -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+    say(f"error: {message}")
     sys.exit(code)
+
+
+def echo(message: str) -> None:
+    """Print a line at once; click's own echo writes UTF-8 where ASCII is asked for."""
+    print(message, flush=True)
 
 
 def say(message: str) -> None:
     """Print a line of progress on stderr."""
-    click.echo(message, err=True)
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_anything() -> None:
+    """Let this process print what its output's encoding lacks, as names of files may hold: escaped, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def quiet(message: str) -> None:

@@ -97,7 +97,7 @@ def no_work(tmp_path, monkeypatch):
 
     command = "timenet_lib.engine.command."
     monkeypatch.setattr(f"{command}training_index", lambda *args: index)
-    monkeypatch.setattr(f"{command}load_textures", lambda *args: None)
+    monkeypatch.setattr(f"{command}load_textures", lambda *args, **options: None)
     monkeypatch.setattr(f"{command}load_training_set", lambda *args: data)
     monkeypatch.setattr(f"{command}TRAIN", {"all": begin_training})
     monkeypatch.setattr("timenet_lib.data.drawn.writer.write_all", begin)

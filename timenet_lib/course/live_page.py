@@ -81,7 +81,7 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
         **false_alarms(model, data),
         "weights_words": ", ".join(f"{name} {digest[:12]}" for name, digest in hashes.items()),
         "version": json.loads((folder / "package.json").read_text(encoding="utf-8"))["version"],
-        "licence": escape(LICENCE.read_text().strip()),
+        "licence": escape(LICENCE.read_text(encoding="utf-8").strip()),
         "state": json.dumps(page_state(model, examples), separators=(",", ":")).replace("<", "\\u003c"),
         "worker": (_HERE / WORKER).read_text(encoding="utf-8"),
         "script": (_HERE / SCRIPT).read_text(encoding="utf-8"),

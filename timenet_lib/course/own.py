@@ -42,7 +42,7 @@ def timenet(*words: object, folder: str | Path = ".", stop_at: int | None = None
     command's last line if it fails otherwise.
     """
     command = [sys.executable, "-c", RUN, *map(str, words)]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
     process = subprocess.Popen(
         command, bufsize=0, cwd=user_path(folder), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -125,7 +125,7 @@ def workplace(folder: str | Path, *again: str) -> Path:
     if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} holds something else: name another work_dir")
     folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text("Notebook 07 made this folder, and makes it anew when it is run again.\n")
+    mark.write_text("Notebook 07 made this folder, and makes it anew when it is run again.\n", encoding="utf-8")
     for name in again:
         shutil.rmtree(folder / name, ignore_errors=True)
     return folder
@@ -142,7 +142,7 @@ def spoil(folder: str | Path, copy: str | Path) -> Path:
     shutil.copytree(folder, copy)
     sound, masks = ([copy / path.relative_to(folder) for path in each] for each in places)
     sound[0].write_bytes(sound[0].read_bytes()[:100])  # cut short by a full card
-    sound[1].write_text("see the other folder\n")  # a note with the wrong ending
+    sound[1].write_text("see the other folder\n", encoding="utf-8")  # a note with the wrong ending
     masks[0].unlink()
     with Image.open(masks[1]) as mask:
         half = mask.resize((mask.width // 2, mask.height // 2), Image.Resampling.NEAREST)

@@ -17,17 +17,33 @@ from timenet_lib.files import user_path
 from timenet_lib.path import as_float
 
 Picture = str | os.PathLike[str] | Image.Image | Tensor
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+# What is read where this Pillow, with its plugins, reads it; by Pillow's names.
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+OTHERS = """
+.3fr .arw .avi .avif .bpg .cr2 .cr3 .crw .dcm .dds .dib .dng .emf .eps .erf .exr .fits .flif .hdr .heic .heics .heif
+.hif .icns .ico .insp .jls .jp2 .jxl .jxr .kdc .mef .mos .mov .mp4 .mrw .nef .nrw .orf .pcx .pef .psb .psd .qoi .raf
+.raw .rw2 .rwl .sgi .sr2 .srf .srw .svg .svgz .tga .wdp .wmf .x3f .xbm .xcf .xpm
+"""  # suffixes of pictures in other formats, or in some of FORMATS that not every Pillow reads
 MODES = ("1", "L", "P", "RGB")
 MAX_PIXELS = 80_000_000
 MIN_SIDE = 16  # pixels; below it there is nothing to look at
 _TO_RGB = "convert it to 8-bit RGB"
 
 
+def formats() -> list[str]:
+    """List the formats that are read here."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 def is_image_name(path: Path) -> bool:
-    """Tell by its suffix, in any letter case, whether a file is meant to be an image."""
-    return path.suffix.lower() in SUFFIXES
+    """Tell by its suffix, in any letter case, whether a file is meant to be an image that is read here."""
+    return Image.registered_extensions().get(path.suffix.lower()) in FORMATS
+
+
+def looks_like_image(path: Path) -> bool:
+    """Tell by its suffix whether a file is an image for people, also one that is not read here."""
+    return is_image_name(path) or path.suffix.lower() in OTHERS.split()
 
 
 def read_image(path: Path, name: str | None = None) -> Image.Image:
@@ -40,7 +56,7 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
         _refuse_by_stat(os.stat(path), name)
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=formats())
             _refuse_by_header(image, name)
             image.load()
             return ImageOps.exif_transpose(image)
@@ -51,10 +67,12 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
     except PermissionError as error:
         raise DataError(f"{name}: permission denied; make it readable for this user") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image, whatever its name says; replace or remove it") from error
+        raise DataError(f"{name}: {_not_read(path)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large(name)) from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes
+        if not is_image_name(path):  # it may well be sound
+            raise DataError(f"{name}: {_not_read(path)}") from error
         reason = printable(" ".join(str(error).split()))
         raise DataError(f"{name}: damaged or cut short ({reason}); copy it again from its source") from error
 
@@ -167,6 +185,12 @@ def _from_tensor(x: Tensor, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
         low, high = float(batch.min()), float(batch.max())
         raise InputError(f"{where}the tensor's values reach from {low:.3g} to {high:.3g}: [-1, 1] is needed")
     return batch
+
+
+def _not_read(path: Path) -> str:
+    if is_image_name(path):
+        return "not an image, whatever its name says; replace or remove it"
+    return f"no image in a format that is read here ({', '.join(formats())}); save it as PNG or JPEG"
 
 
 def _refuse_by_stat(info: os.stat_result, name: str) -> None:

@@ -66,15 +66,21 @@ def train_stages(
         build_lpips(preset.lpips, build_extractor(preset.extractor, preset.extractor_weights, preset.levels))
     accelerator = make_accelerator(options.get("device", "cpu"))
     main = accelerator.is_main_process
+    tell = say if main else lambda line: None
     with accelerator.main_process_first():  # what is drawn is drawn once and cached
         index = training_index(data, preset.drawn)
-        pictures = load_textures(textures, preset.image_size) if stage not in ("flow", "reflow") else None
+        notes = list(index.notes)
+        pictures = None
+        if stage not in ("flow", "reflow"):
+            pictures = load_textures(textures, preset.image_size, say=notes.append)
     with claimed(out) if main else nullcontext():
         accelerator.wait_for_everyone()
         run = Run(
-            out=out, preset=preset, data=load_training_set(index, preset.image_size), textures=pictures, **options
-        )
-        tell = say if main else lambda line: None
+            out=out, preset=preset, data=load_training_set(index, preset.image_size), textures=pictures,
+            say=tell, **options,
+        )  # fmt: skip
+        for note in notes:
+            tell(f"note: {note}")
         tell(f"{len(index.train)} normal images of {len(index.classes)} classes at {preset.image_size} px")
         if stage == "reflow":
             reflow(run, k=k)

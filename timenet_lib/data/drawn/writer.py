@@ -81,7 +81,7 @@ def write_all(root: Path, record: dict[str, Any], workers: int) -> None:
         for child in others:
             child.kill()
             child.wait()
-    (root / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    (root / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def holds(root: Path, record: dict[str, Any]) -> bool:
@@ -89,7 +89,7 @@ def holds(root: Path, record: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = dict(json.loads((root / RECORD).read_text()))
+        found = dict(json.loads((root / RECORD).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError):
         raise DataError(f"{root} is not empty and has no readable {RECORD}: name a new or an empty folder") from None
     if found != record:
