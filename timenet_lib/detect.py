@@ -116,7 +116,7 @@ def _score(
                 values = (name, score, limit, score >= limit, marked)
                 row |= zip(("class", "score", "threshold", "defective", "marked"), values, strict=True)
                 if draft is not None and shown is not None:
-                    row["heat_map"] = file
+                    row["heat_map"] = decoded(file)
                     write_atomically(draft / file, _png(heat_map(shown, score_map, pixel_threshold)))
         yield from rows
 

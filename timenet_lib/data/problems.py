@@ -30,17 +30,16 @@ def link_problem(path: Path) -> str | None:
     return None
 
 
-def skipped(names: Sequence[str], why: str) -> list[str]:
-    """Say in a note, if there are any, how many image files are skipped, why, and the names of the first."""
+def skipped(names: Sequence[str], what: str) -> list[str]:
+    """Say in a note, if there are any, how many are skipped, what they are, and the names of the first."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    are = "image file is" if len(names) == 1 else "image files are"
-    return [f"{len(names)} {are} skipped, {why}: {printable(', '.join(names[:5]))}{more}"] if names else []
+    return [f"{len(names)} {what}: {printable(', '.join(names[:5]))}{more}"] if names else []
 
 
 def unread(paths: Sequence[Path]) -> str:
-    """Say why these are skipped: by their formats."""
-    suffixes = sorted({path.suffix.lower() for path in paths})
-    return f"as no {', '.join(suffixes)} is read here (save as PNG or JPEG)"
+    """Say of images that they are skipped for their formats."""
+    suffixes = ", ".join(sorted({path.suffix.lower() for path in paths}))
+    return f"image file(s) skipped, as {suffixes} cannot be read here (save as PNG or JPEG)"
 
 
 def images_below(folder: Path, say: Callable[[str], None] = lambda note: None) -> list[Path]:
@@ -108,7 +107,7 @@ class Problems:
 
     def skipped(self) -> list[str]:
         """Say in notes which images are skipped."""
-        outside = "as they lie outside train/good and test/KIND"
+        outside = "file(s) or folder(s) skipped, as they lie outside train/good and test/KIND"
         return [
             *skipped(list(map(self.name, self.unread)), unread(self.unread)),
             *skipped(list(map(self.name, self.misplaced)), outside),
@@ -149,6 +148,7 @@ class Problems:
         entries = self._entries(folder)
         if _is_class(folder):
             self.misplaced += _pictures(entries)
+            self.misplaced += [path for path in entries if os.path.isdir(path) and path.name not in SIDES]
             odd = {path: side for path in entries if os.path.isdir(path) and (side := meant_side(path.name))}
             for path, side in odd.items():
                 self.say(path, f"overlooked, as its name is not {side}; rename it to {side}")

@@ -218,8 +218,6 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     )  # fmt: skip
     processes.wait_for_everyone()
     couplings = Couplings(folder)
-    if len(couplings) > preset.num_couplings:
-        raise InputError(f"{folder} holds {len(couplings)} couplings already: ask for no fewer, or delete it")
     flow = UNet(v.config).to(run.on)
     flow.load_state_dict(v.state_dict())
     draw = partial(coupled_pairs, couplings, seed=run.seed, k=k)
