@@ -96,7 +96,8 @@ def test_finished_stages_are_kept_on_resume_and_refused_without(copy, make_run):
         train_all(make_run(copy, resume=True, seed=1))
 
 
-BUDGETS = [({"steps": 5}, "budget, 4 steps"), ({"minutes": 1.0}, "budget, 4 steps"), ({"seed": 1}, "seed")]
+AGAIN = "budget, 4 steps: ask for that again"
+BUDGETS = [({"steps": 5}, AGAIN), ({"minutes": 1.0}, AGAIN), ({"seed": 1}, "seed")]
 
 
 @pytest.mark.parametrize(("other", "words"), BUDGETS)
