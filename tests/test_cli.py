@@ -82,12 +82,14 @@ def test_train_leaves_the_stages_and_their_records(trained):
     assert record["command"].startswith("timenet train all --preset ci")
 
 
-def test_train_resumes_and_refuses_to_overwrite(trained, drawn_ci):
+def test_train_resumes_and_refuses_to_overwrite(trained, drawn_ci, tmp_path):
     again = ("train", "all", "--preset", "ci", "--data", drawn_ci.root, "--steps", 3, "--out", trained)
     refused(timenet_here(*again), "already holds flow_0", "--resume")
     said = works(timenet_here(*again, "--resume")).stderr
     for stage in ("flow_0", "flow_1", "tpn"):
         assert f"{stage} is finished already, in 3 steps: nothing is trained" in said
+    more = timenet_here("train", "flow", *again[2:-1], tmp_path / "new", "--resume")
+    assert f"{tmp_path / 'new'} holds nothing to go on from: the training starts afresh" in more.stderr
     more = timenet_here(*again, "--resume", "--steps", 4)
     assert more.returncode == 2
     assert "flow_0.json is finished, in 3 steps, and does not go on to 4: choose another --out" in more.stderr

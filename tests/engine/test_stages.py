@@ -117,7 +117,6 @@ def test_a_resume_says_where_it_goes_on_and_refuses_another_budget(make_run, tmp
     train_flow_0(make_run(tmp_path, steps=4, resume=True, say=said.append))
     train_flow_0(make_run(tmp_path, steps=3, resume=True, say=said.append))
     assert said == [
-        "flow_0 has no checkpoint to go on from: it starts afresh",
         "flow_0 goes on from step 2, in float32",
         "flow_0 is finished already, in 4 steps: nothing is trained",
     ]

@@ -82,6 +82,8 @@ def train_stages(
         for note in notes:
             tell(f"note: {note}")
         tell(f"{len(index.train)} normal images of {len(index.classes)} classes at {preset.image_size} px")
+        if run.resume and not any(has_stage(out, s) or run.checkpoint(s).is_file() for s in stages_of(stage, k)):
+            tell(f"{out} holds nothing to go on from: the training starts afresh")
         if stage == "reflow":
             reflow(run, k=k)
         else:
@@ -91,6 +93,11 @@ def train_stages(
             weights = choices.extractor_weights
             calibrate(out, run.data, pictures, seed=run.seed, device=run.device, extractor_weights=weights)
     tell(f"finished: {out}")
+
+
+def stages_of(stage: str, k: int) -> tuple[str, ...]:
+    """List what a call makes."""
+    return (f"flow_{k}",) if stage == "reflow" else MAKES[stage]
 
 
 def check_request(stage: str, out: Path, *, k: int, drawn: bool, options: Mapping[str, Any]) -> None:
@@ -105,6 +112,6 @@ def check_request(stage: str, out: Path, *, k: int, drawn: bool, options: Mappin
         raise InputError(f"{stage} needs {needs}, which {out} does not hold: train that first, or `train all`")
     if stage == "extractor" and not drawn:
         raise InputError("the extractor is trained on drawn data only: leave --data out")
-    there = [name for name in {**MAKES, "reflow": (f"flow_{k}",)}[stage] if has_stage(out, name)]
+    there = [name for name in stages_of(stage, k) if has_stage(out, name)]
     if there and not options.get("resume"):
         raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")

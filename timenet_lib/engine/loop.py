@@ -73,8 +73,8 @@ def run_job(
 
     batch_size counts the images of one process, workers the processes that draw for it, 0 for none. A checkpoint of
     the weights of saved, by default all of module, is written every save_every seconds, on an interrupt, and when a
-    worker dies; with resume the training goes on from it, in its precision, or starts afresh where there is none; say
-    is told which.
+    worker dies; with resume the training goes on from it, in its precision, which say is told, or
+    starts afresh where there is none.
     Raises TimeNetError if memory runs out, a worker dies or the loss is not finite, InputError for an unknown
     precision or number of workers, WeightsError for a checkpoint that is damaged or of another identity.
     """
@@ -87,8 +87,6 @@ def run_job(
     if resume and checkpoint.is_file():
         history = load_checkpoint(checkpoint, kept, optimizer, identity=identity)
         say(f"{stage} goes on from step {history.step}, in {history.precision}")
-    elif resume:
-        say(f"{stage} has no checkpoint to go on from: it starts afresh")
     prepared, optimizer_ = accelerator.prepare(module, optimizer)
     begun, written = 0.0, time.monotonic()
 
