@@ -1,6 +1,7 @@
 """Images from files and from what a user holds: decoded or refused, made RGB, resized, in [-1, 1]."""
 
 import os
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -205,8 +206,8 @@ def _refuse_by_stat(info: os.stat_result, name: str) -> None:
 def _refuse_by_header(image: ImageFile.ImageFile, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(_too_large(name))
-    # Pillow turns 16-bit colour into "RGB" without a word; only the raw mode of the tiles tells.
-    if image.mode[0] in "IF" or ";16" in str(image.tile):
+    # Pillow turns 16-bit colour into "RGB" without a word; only the tiles' raw mode or largest value tells.
+    if image.mode[0] in "IF" or re.search(r";16|'ppm'.*, \d{4,}\)", str(image.tile)):
         raise DataError(f"{name}: more than 8 bits a channel (mode {image.mode}); {_TO_RGB}")
     if image.has_transparency_data:
         raise DataError(f"{name}: has transparency (mode {image.mode}); {_TO_RGB} without an alpha channel")

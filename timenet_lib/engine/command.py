@@ -82,7 +82,8 @@ def train_stages(
         for note in notes:
             tell(f"note: {note}")
         tell(f"{len(index.train)} normal images of {len(index.classes)} classes at {preset.image_size} px")
-        if run.resume and not any(has_stage(out, s) or run.checkpoint(s).is_file() for s in stages_of(stage, k)):
+        begun = [(run.checkpoint(s), out / f"{s}.json", out / "couplings" / s) for s in stages_of(stage, k)]
+        if run.resume and not any(path.exists() for paths in begun for path in paths):
             tell(f"{out} holds nothing to go on from: the training starts afresh")
         if stage == "reflow":
             reflow(run, k=k)

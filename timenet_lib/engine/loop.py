@@ -73,10 +73,9 @@ def run_job(
 
     batch_size counts the images of one process, workers the processes that draw for it, 0 for none. A checkpoint of
     the weights of saved, by default all of module, is written every save_every seconds, on an interrupt, and when a
-    worker dies; with resume the training goes on from it, in its precision, which say is told, or
-    starts afresh where there is none.
-    Raises TimeNetError if memory runs out, a worker dies or the loss is not finite, InputError for an unknown
-    precision or number of workers, WeightsError for a checkpoint that is damaged or of another identity.
+    worker dies; with resume the training goes on from it, in its precision, which say is told, or starts afresh where
+    there is none. Raises TimeNetError if memory runs out, a worker dies or the loss is not finite, InputError for an
+    unknown precision or number of workers, WeightsError for a checkpoint that is damaged or of another identity.
     """
     accelerator = accelerator or make_accelerator()
     module.to(memory_format=torch.channels_last)  # convolutions run a fifth faster
