@@ -82,10 +82,17 @@ def test_train_leaves_the_stages_and_their_records(trained):
     assert record["command"].startswith("timenet train all --preset ci")
 
 
-def test_train_resumes_and_refuses_to_overwrite(trained, drawn_ci):
+def test_train_resumes_and_refuses_to_overwrite(trained, drawn_ci, tmp_path):
     again = ("train", "all", "--preset", "ci", "--data", drawn_ci.root, "--steps", 3, "--out", trained)
     refused(timenet_here(*again), "already holds flow_0", "--resume")
-    works(timenet_here(*again, "--resume"))
+    said = works(timenet_here(*again, "--resume")).stderr
+    for stage in ("flow_0", "flow_1", "tpn"):
+        assert f"{stage} is finished already, in 3 steps: nothing is trained" in said
+    more = timenet_here("train", "flow", *again[2:-1], tmp_path / "new", "--resume")
+    assert f"{tmp_path / 'new'} holds nothing to go on from: the training starts afresh" in more.stderr
+    more = timenet_here(*again, "--resume", "--steps", 4)
+    assert more.returncode == 2
+    assert "flow_0.json is finished, in 3 steps, and does not go on to 4: choose another --out" in more.stderr
 
 
 @pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.slow)])
@@ -147,16 +154,43 @@ def test_detect_writes_heat_maps_and_tables_for_a_folder(trained, photo, tmp_pat
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take UTF-8 names only")
 def test_detect_takes_names_that_no_encoding_holds(trained, photo, tmp_path):
     (tmp_path / "photos").mkdir()
-    name = os.fsdecode(b"a\xff\nb.png")
-    shutil.copy(photo, tmp_path / "photos" / name)
+    names = [os.fsdecode(b"a\xff\nb.png"), "零件.png"]
+    for name in names:
+        shutil.copy(photo, tmp_path / "photos" / name)
     options = ("--class", "die", "--weights", trained, "--out", tmp_path / "out")
-    done = works(timenet("detect", tmp_path / "photos", *options, env={"PYTHONUTF8": "1"}))
-    assert len(done.stdout.splitlines()) == 1
-    assert done.stdout.rstrip().endswith(r"a\udcff\nb.png")
-    assert r"a\udcff" in (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
-    (row,) = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["images"]
-    assert Path(row["image"]).name == name
-    assert (tmp_path / "out" / row["heat_map"]).is_file()
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252:strict"}  # where names of files are ASCII
+    lines = works(timenet("detect", tmp_path / "photos", *options, env=plain)).stdout.splitlines()
+    assert [line.rpartition("/")[2] for line in lines] == [r"a\udcff\nb.png", r"\u96f6\u4ef6.png"]
+    table = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
+    assert r"a\udcff" in table
+    assert names[1] in table
+    rows = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["images"]
+    assert [Path(row["image"]).name for row in rows] == names
+    assert all((tmp_path / "out" / row["heat_map"]).is_file() for row in rows)
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_commands_print_in_any_encoding(trained, photo, tmp_path, charset):
+    """What the encoding lacks is escaped; codes, files and errors are the same."""
+    (tmp_path / "parts/部件/train/good").mkdir(parents=True)
+    (tmp_path / "é").mkdir()
+    for place in ("parts/部件/train/good/零件.png", "é/零件.png", "é/\udc80.png"):
+        shutil.copy(photo, tmp_path / place)
+    json_path = tmp_path / "é.json"
+    for arguments, code, words in (
+        (("check-data", tmp_path / "parts", "--train-only"), 0, "部件"),
+        (("check-data", tmp_path / "parts"), 2, "部件/test: no such folder"),
+        (("detect", tmp_path / "é", "--class", "die", "--weights", trained, "--json", json_path), 0, "零件.png"),
+        (("detect", tmp_path / "ü", "--class", "die", "--weights", trained), 2, "ü"),
+        (("detect", photo, "--class", "部件", "--weights", trained), 2, "部件"),
+        (("train", "--preset", "ci", "--data", tmp_path / "部件", "--out", tmp_path / "x"), 2, "部件: does not exist"),
+    ):
+        done = CliRunner(charset=charset).invoke(main, list(map(str, arguments)))
+        said = done.stdout_bytes + done.stderr_bytes
+        assert done.exit_code == code, said
+        assert words.encode(charset, errors="backslashreplace") in said
+        said.decode(charset)
+    assert len(json.loads(json_path.read_bytes())["images"]) == 2
 
 
 def test_export_writes_one_file_and_says_how_near_it_is(trained, tmp_path):
@@ -197,6 +231,24 @@ def test_draw_and_check_data(tmp_path):
     refused(bad, "2 problems")
     assert "die/train/good/000.png" in bad.stdout
     assert "gear/train/good/001.png" in bad.stdout
+
+
+def test_what_is_no_picture_for_this_program_is_named(trained, photo, tmp_path):
+    good = tmp_path / "parts" / "nut" / "train" / "good"
+    shutil.copytree(photo.parent, good)
+    for place in (good / "IMG_1.HEIC", good / "x.cr2"):
+        place.write_bytes(b"sound")
+    words = "note: 2 image file(s) skipped, as .cr2, .heic cannot be read here (save as PNG or JPEG): "
+    done = works(timenet_here("check-data", tmp_path / "parts", "--train-only"))
+    assert f"{words}nut/train/good/IMG_1.HEIC, nut/train/good/x.cr2\n" in done.stdout
+    done = works(timenet_here("detect", good, "--class", "die", "--weights", trained))
+    assert f"{words}{good}/IMG_1.HEIC, {good}/x.cr2\n" in done.stderr
+    options = ("--preset", "ci", "--steps", 1, "--couplings", 2, "--textures", good, "--out", tmp_path / "run")
+    said = works(timenet_here("train", "all", "--data", tmp_path / "parts", *options)).stderr
+    assert f"{words}nut/train/good/IMG_1.HEIC" in said
+    assert f"{words}{good}/IMG_1.HEIC" in said
+    (good / "IMG_0.png").write_text("damaged")
+    assert words in timenet_here("check-data", tmp_path / "parts", "--train-only").stdout
 
 
 def test_info_counts_the_papers_parameters():

@@ -91,6 +91,18 @@ def test_a_module_of_the_method_is_read_in_one_sitting(name):
     assert len((LIBRARY / f"{name}.py").read_text().splitlines()) <= 150
 
 
+def test_text_files_are_utf_8_whatever_the_locale():
+    calls = [(f, n) for f, tree in trees().items() for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    found = []
+    for file, call in calls:
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        modes = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+        binary = any("b" in mode for mode in modes) or ast.unparse(call.func) in ("Image.open", "webbrowser.open")
+        if name in ("read_text", "write_text") or (name == "open" and not binary):
+            found += [] if any(k.arg == "encoding" for k in call.keywords) else [f"{file.name}:{call.lineno}"]
+    assert found == []
+
+
 def test_the_training_loop_is_seen_at_once():
     (loop,) = [n for n in trees()[LIBRARY / "train.py"].body if isinstance(n, ast.FunctionDef) and n.name == "train"]
     assert loop.end_lineno - loop.lineno < 40

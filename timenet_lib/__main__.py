@@ -15,7 +15,8 @@ import click
 from click import Choice, IntRange, option
 
 from timenet_lib import __version__, console
-from timenet_lib.console import FILE, Number, Writable, extra, fail, say, shown_command, write_results
+from timenet_lib.console import FILE, Number, Writable, echo, extra, fail, say, shown_command, write_results
+from timenet_lib.errors import decoded, printable
 
 
 def check_device(name: str) -> str:
@@ -67,7 +68,7 @@ def run(names: tuple[str, ...], offline: bool, out: Path, **parameters: Any) -> 
     parameters["figure_dir"] = str((out / "figures").resolve())
     results = run_notebooks(notebooks, out, parameters, stream=sys.stderr, no_network=offline)
     write_run(out, parameters, results)
-    click.echo(format_table(results))
+    echo(format_table(results))
     if any(r.error for r in results):
         sys.exit(1)
 
@@ -83,7 +84,7 @@ def draw(out: Path, **options: Any) -> None:
     """Write the drawn data set, in the layout of MVTec-AD."""
     from timenet_lib.data.drawn import write_drawn
 
-    click.echo(f"drawn into {write_drawn(out, **options)}")
+    echo(f"drawn into {write_drawn(out, **options)}")
 
 
 @main.command("check-data")
@@ -91,20 +92,20 @@ def draw(out: Path, **options: Any) -> None:
 @option("--train-only", is_flag=True, help="Check the training images only.")
 def check_data(folder: Path, train_only: bool) -> None:
     """Read every file of a data folder and print all problems at once."""
-    from timenet_lib.data.folder import PARTS, find_problems, format_counts, index_folder
+    from timenet_lib.data.folder import PARTS, Scan, format_counts
     from timenet_lib.data.mvtec import compare_with_mvtec
 
     parts = ("train",) if train_only else PARTS
-    problems = find_problems(folder, parts)
-    if problems:
-        for problem in problems:
-            click.echo(problem)
+    scan = Scan(folder, parts)
+    if problems := scan.found:
+        for line in [*problems, *(f"note: {note}" for note in scan.skipped())]:
+            echo(line)
         fail(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {folder}", 2)
-    index = index_folder(folder, parts)
-    click.echo(format_counts(index))
+    index = scan.index()
+    echo(format_counts(index))
     for note in [*index.notes, *(() if train_only else compare_with_mvtec(index))]:
-        click.echo(f"note: {note}")
-    click.echo(f"no problems; data hash {index.hash()}")
+        echo(f"note: {note}")
+    echo(f"no problems; data hash {index.hash()}")
 
 
 @main.command()
@@ -193,13 +194,13 @@ def evaluate(data: Path | None, json_path: Path | None, ablations: bool, **optio
         results["ablations"] = ablate(index_folder(data, parts=("test",)), model, seed=options["seed"], say=tell)
     if not workers.is_main_process:
         return
-    click.echo(format_table(results))
+    echo(format_table(results))
     if results["class_accuracy"] is not None:
-        click.echo(f"classes guessed right: {100 * results['class_accuracy']:.1f} %")
+        echo(f"classes guessed right: {100 * results['class_accuracy']:.1f} %")
     if beside := format_beside(results):
-        click.echo(f"\n{beside}")
+        echo(f"\n{beside}")
     if ablations:
-        click.echo(f"\n{format_ablations(results['ablations'])}")
+        echo(f"\n{format_ablations(results['ablations'])}")
     write_results(json_path, {**results, "command": shown_command()})
 
 
@@ -217,8 +218,10 @@ def measure_flows(data: Path | None, json_path: Path | None, **options: Any) -> 
 
     model = load_model(options)
     index = index_folder(data_folder(data, model.preset), parts=("test",))
+    for note in index.notes:
+        say(f"note: {note}")
     results = flows.measure_flows(index, model, say=say, **options)
-    click.echo(flows.format_flows(results))
+    echo(flows.format_flows(results))
     write_results(json_path, {**results, "command": shown_command()})
 
 
@@ -238,14 +241,14 @@ def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
     from timenet_lib.evidence import reproduce as records
 
     if not names:
-        click.echo(records.list_records())
+        echo(records.list_records())
         return
     names = tuple(records.RECIPES) if names == ("all",) else names
     records.check_records(names)
     say(records.cost_words(names))
     try:
         records.reproduce(
-            names, records.Work(TimeNet.from_pretrained("demo"), work, say=say, progress=True), out=out, show=click.echo
+            names, records.Work(TimeNet.from_pretrained("demo"), work, say=say, progress=True), out=out, show=echo
         )
     except KeyboardInterrupt:
         fail(f"interrupted: the same command goes on with what {work} holds", 130)
@@ -253,7 +256,10 @@ def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
 
 @main.command("detect")
 @click.argument("images", nargs=-1, required=True, type=FILE)
-@option("--class", "class_name", metavar="NAME", help="What the images show.", show_default="guess, slower")
+@option(
+    "--class", "class_name", metavar="NAME", help="What the images show.", show_default="guess, slower",
+    callback=lambda _, __, name: name and decoded(name),
+)  # fmt: skip
 @console.model_options
 @option("--out", type=FILE, metavar="DIR", help="Write heat maps, scores.csv and scores.json here.")
 @console.JSON
@@ -266,17 +272,16 @@ def detect_command(images: tuple[Path, ...], json_path: Path | None, **options: 
     that cannot be used are named, the others are scored, and the exit status is 1.
     """
     from timenet_lib.detect import detect, find_images
-    from timenet_lib.errors import printable
 
     def show(row: dict[str, Any]) -> None:
         if row["error"]:
-            click.echo(f"error: {row['error']}", err=True)
+            say(f"error: {row['error']}")
             return
         verdict = "DEFECTIVE" if row["defective"] else "good"
         name = "" if options["class_name"] else f"{row['class']:<12}"
-        click.echo(f"{row['score']:10.4f}  {verdict:<9}  {name}{printable(row['image'])}")
+        echo(f"{row['score']:10.4f}  {verdict:<9}  {name}{printable(row['image'])}")
 
-    found = find_images(images)
+    found = find_images(images, say=lambda note: say(f"note: {note}"))
     results = detect(found, load_model(options), say=show, **options)
     say(f"threshold {results['threshold']:.4f}, method {results['method']}")
     write_results(json_path, results)
@@ -302,8 +307,8 @@ def export(file: Path, weights: str, method: str | None, extractor_weights: str)
     finally:
         draft.unlink(missing_ok=True)
     for name, value in differences.items():
-        click.echo(f"{name:<16} differs from torch's by {value:.1e} at most")
-    click.echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+        echo(f"{name:<16} differs from torch's by {value:.1e} at most")
+    echo(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
 @main.command()
@@ -315,10 +320,10 @@ def info(preset: str, classes: int) -> None:
     from timenet_lib.presets import get_preset
 
     chosen = get_preset(preset)
-    click.echo(f"preset {chosen.name}: {chosen.image_size} x {chosen.image_size} px, {classes} classes, t = {chosen.t}")
+    echo(f"preset {chosen.name}: {chosen.image_size} x {chosen.image_size} px, {classes} classes, t = {chosen.t}")
     for row in network_costs(chosen, classes):
-        click.echo(f"{row.name:<34} {row.parameters / 1e6:8.2f} M parameters {row.gflop:9.2f} GFLOP an image")
-    click.echo(f"\n{format_training(chosen, training_costs(chosen, classes))}")
+        echo(f"{row.name:<34} {row.parameters / 1e6:8.2f} M parameters {row.gflop:9.2f} GFLOP an image")
+    echo(f"\n{format_training(chosen, training_costs(chosen, classes))}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What every command shares: how mistakes end, lines of progress, the command as it was typed."""
 
 import importlib
+import io
 import math
 import shlex
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from timenet_lib.errors import InputError, TimeNetError, memory_advice, shown
-from timenet_lib.files import write_json
+from timenet_lib.files import user_path, write_json
 
 Say = Callable[[str], None]  # takes a line of progress, as say and quiet below do
 
@@ -27,13 +28,20 @@ class Number(click.FloatRange):
         return number
 
 
+class UserPath(click.Path):
+    """A file or folder; ~ is the home, also where the shell leaves it as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(user_path(value), param, ctx)
+
+
 class Writable(click.ParamType):
     """A file that can be written, as far as can be seen before the work begins."""
 
     name = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(value)
+        path = user_path(value)
         if path.is_dir() or not path.absolute().parent.is_dir():
             self.fail(f"cannot write {path}: {'it is a folder' if path.is_dir() else 'its folder does not exist'}")
         return path
@@ -43,11 +51,12 @@ class OneLineErrors(click.Group):
     """Commands that print the caller's mistakes as one line and exit with 2."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        print_anything()
         try:
             with memory_advice("timenet", "close other programs, or choose another --device"):
                 return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
+            echo(error.format_message())
             sys.exit(2)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
@@ -79,13 +88,25 @@ def extra(name: str) -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+    say(f"error: {message}")
     sys.exit(code)
+
+
+def echo(message: str) -> None:
+    """Print a line at once; click's own echo writes UTF-8 where ASCII is asked for."""
+    print(message, flush=True)
 
 
 def say(message: str) -> None:
     """Print a line of progress on stderr."""
-    click.echo(message, err=True)
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_anything() -> None:
+    """Let this process print what its output's encoding lacks, as names of files may hold: escaped, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def quiet(message: str) -> None:
@@ -103,8 +124,8 @@ def write_results(path: Path | None, results: dict[str, Any]) -> None:
         write_json(path, results)
 
 
-FILE = click.Path(path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+FILE = UserPath(path_type=Path)
+FOLDER = UserPath(exists=True, file_okay=False, path_type=Path)
 COUNT = click.IntRange(1, 10**9)
 PRESETS = "the preset's"
 PRESET = click.option("--preset", default="demo", metavar="NAME", help="ci, demo (a laptop) or paper (a GPU).")

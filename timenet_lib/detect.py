@@ -18,8 +18,8 @@ from torch import Tensor
 from timenet_lib.data.images import check_side, read_image, to_rgb
 from timenet_lib.data.problems import images_below
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import DataError, InputError, TimeNetError, printable
-from timenet_lib.files import new_folder, write_atomically, write_json
+from timenet_lib.errors import DataError, InputError, TimeNetError, decoded, printable
+from timenet_lib.files import new_folder, user_path, write_atomically, write_json
 from timenet_lib.path import as_float
 from timenet_lib.pictures import Number, heat, outline
 from timenet_lib.score import upsample
@@ -30,18 +30,20 @@ SIDES = (256, 1024)  # the longer side of an image in a heat map's file is broug
 OnRow = Callable[[dict[str, Any]], None]
 
 
-def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """List files as they are given and, for a folder, every image below it, in order.
+def find_images(
+    paths: Sequence[str | os.PathLike[str]], *, say: Callable[[str], None] = lambda note: None
+) -> list[Path]:
+    """List files as they are given and, for a folder, every image below it, in order; say is told what is skipped.
 
     Raises InputError for a folder that holds no image or cannot be read, and for a link that leads nowhere or to a
     folder above it.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
-        inside = list(images_below(path)) if path.is_dir() else [path]
+    for path in map(user_path, paths):
+        inside = images_below(path, say) if path.is_dir() else [path]
         if not inside:
             raise InputError(f"{path} holds no images: name another folder, or the files themselves")
-        found += inside
+        found += [user_path(os.path.join(".", path)) for path in inside]  # a folder's own name may begin with ~
     return found
 
 
@@ -65,6 +67,7 @@ def detect(
     Raises InputError for no images, an unknown class, a threshold that is no number, or a folder that is not empty,
     DataError where no image can be used.
     """
+    images, out = list(map(user_path, images)), None if out is None else user_path(out)
     if not images:
         raise InputError("no images to score: name files, or a folder that holds some")
     if threshold is not None and not math.isfinite(threshold):
@@ -94,7 +97,7 @@ def _score(
 ) -> Iterator[dict[str, Any]]:
     names, pixel_threshold = heat_map_names(images), model.calibrated(model.methods[-1]).pixel_threshold
     for begin in range(0, len(images), CHUNK):
-        rows = [dict.fromkeys(COLUMNS) | {"image": str(path)} for path in images[begin : begin + CHUNK]]
+        rows = [dict.fromkeys(COLUMNS) | {"image": decoded(str(path))} for path in images[begin : begin + CHUNK]]
         batch, usable, photos = [], [], []
         for i, row in enumerate(rows, begin):
             try:  # each file is decoded once, for its score and its heat map
@@ -114,7 +117,7 @@ def _score(
                 values = (name, score, limit, score >= limit, marked)
                 row |= zip(("class", "score", "threshold", "defective", "marked"), values, strict=True)
                 if draft is not None and shown is not None:
-                    row["heat_map"] = file
+                    row["heat_map"] = decoded(file)
                     write_atomically(draft / file, _png(heat_map(shown, score_map, pixel_threshold)))
         yield from rows
 

@@ -16,7 +16,7 @@ from timenet_lib.data.images import Picture, image_batch
 from timenet_lib.data.training_set import TrainingSet
 from timenet_lib.errors import InputError, WeightsError, nearest
 from timenet_lib.features import build_extractor
-from timenet_lib.files import new_folder
+from timenet_lib.files import new_folder, user_path
 from timenet_lib.losses import perceptual_distance
 from timenet_lib.metrics import max_f1_threshold
 from timenet_lib.models import Models, Reconstruction, load_network, reconstruct, recorded_family
@@ -102,7 +102,7 @@ class TimeNet:
         The embedded extractor is copied too. The weights of a timm network are not: they are needed where the folder
         is read. Raises InputError if the folder is not new or empty, OutputError if it cannot be written.
         """
-        folder = Path(folder).absolute()
+        folder = user_path(folder).absolute()
         with new_folder(folder) as draft:
             preset, file = self.preset, getattr(self.features, "file", None)
             if preset.extractor == "embedded" and file is not None:
@@ -304,7 +304,7 @@ class TimeNet:
 
     def save_calibration(self, folder: Path) -> None:
         """Write calibration.json into the folder of the weights that it belongs to."""
-        write_calibration(folder, self.calibration, self.hashes, extractor=self.extractor)
+        write_calibration(user_path(folder), self.calibration, self.hashes, extractor=self.extractor)
 
 
 def calibrate_folder(

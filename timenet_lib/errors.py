@@ -54,8 +54,17 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
+def decoded(name: str) -> str:
+    """Read as UTF-8 what stands for bytes in a file's name, where the system's own encoding is another."""
+    try:
+        return name.encode(errors="surrogateescape").decode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair stands for no byte
+        return name
+
+
 def printable(text: str) -> str:
     """Keep a text as it is, or escape it where it holds line ends and the like, as names of files may."""
+    text = decoded(text)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 

@@ -20,7 +20,7 @@ from timenet_lib.console import needed
 from timenet_lib.data.images import Picture
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import WeightsError
-from timenet_lib.files import write_atomically
+from timenet_lib.files import user_path, write_atomically
 from timenet_lib.keyed import image_noise
 from timenet_lib.path import interpolate
 from timenet_lib.pooling import image_score
@@ -76,7 +76,7 @@ def export_onnx(model: TimeNet, path: str | Path, method: str | None = None) -> 
     and `image_score`, as predict gives them. The file's metadata say classes, image size, method, t, thresholds and the
     SHA-256 of the weights. Weights that half precision holds exactly are stored so; the computation is float32.
     """
-    method = method or model.methods[-1]
+    method, path = method or model.methods[-1], user_path(path)
     net = ExportedPath(model, method).eval()
     onnx = needed("onnx", extra="onnx")
     needed("onnxscript", extra="onnx")
@@ -85,8 +85,8 @@ def export_onnx(model: TimeNet, path: str | Path, method: str | None = None) -> 
     store_as_half(proto)
     proto.producer_name, proto.domain = "timenet_lib", "timenet_lib"
     onnx.helper.set_model_props(proto, metadata(model, method))
-    write_atomically(Path(path), proto.SerializeToString(deterministic=True))
-    return Path(path)
+    write_atomically(path, proto.SerializeToString(deterministic=True))
+    return path
 
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ def check_onnx(
     Without images a random one of each class is taken, and classes play no part: the networks have to agree on those.
     Raises WeightsError for a file of other weights, and for differences above 1e-3.
     """
-    runtime = needed("onnxruntime", extra="onnx")
+    runtime, path = needed("onnxruntime", extra="onnx"), user_path(path)
     try:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own have no common kind

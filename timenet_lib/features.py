@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from timenet_lib.embedded import TIMM_NAME
 from timenet_lib.errors import InputError, WeightsError, is_name, printable, shown
+from timenet_lib.files import user_path
 from timenet_lib.losses import Distance, perceptual_distance
 from timenet_lib.weights import BROKEN, check_finite, load_stage, shipped_weights
 
@@ -144,7 +145,7 @@ def find_weights(name: str, weights: str) -> tuple[Path, str] | None:
         return _find_in_timm(name)
     if weights == "shipped" and name != "embedded":
         raise WeightsError(f"no weights of {name} are shipped: choose 'timm', a file, or 'random'")
-    path = shipped_weights("demo") if weights == "shipped" else Path(weights)
+    path = shipped_weights("demo") if weights == "shipped" else user_path(weights)
     file = path / _file_name(name) if path.is_dir() else path
     if not file.is_file():
         raise WeightsError(f"no extractor weights at {file}: give an existing file or folder, or ask for 'random'")
@@ -154,11 +155,12 @@ def find_weights(name: str, weights: str) -> tuple[Path, str] | None:
 def _find_in_timm(name: str, instead: str = "--extractor-weights FILE (or random)") -> tuple[Path, str]:
     """Find weights in the folder of the environment variable, else in timm's cache; instead is the way without them."""
     folder = os.environ.get("TIMENET_EXTRACTOR_WEIGHTS")
-    if folder and not Path(folder).is_dir():
+    home = user_path(folder) if folder else None
+    if home and not home.is_dir():
         raise WeightsError(f"TIMENET_EXTRACTOR_WEIGHTS is no folder: {folder}")
     own = _file_name(name)
-    if folder and Path(folder, own).is_file():
-        return Path(folder, own), own
+    if home and (home / own).is_file():
+        return home / own, own
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.hf_hub_id:
         other = "shipped" if name == "embedded" else "random"

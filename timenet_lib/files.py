@@ -30,6 +30,18 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]  # a SHA-256
 
 
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """Make a path of what a user names: ~ is the home, ~NAME the home of another user.
+
+    Any other name that begins with ~ becomes absolute, so that it means the same when it is read again. Raises
+    InputError where there is no home.
+    """
+    text = os.path.expanduser(os.fspath(given))
+    if text.partition("/")[0] == "~":
+        raise InputError(f"{text}: nobody knows where ~ is: set HOME, or give the whole path")
+    return Path(text).absolute() if str(Path(text)).startswith("~") else Path(text)
+
+
 def parse_json(content: bytes | str) -> dict[str, Any]:
     """Read a JSON object as data. Raises InputError for NaN, infinities, a key given twice, and endless nesting."""
     try:

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError, WeightsError, is_name, printable, shown
-from timenet_lib.files import Digest, convert, read_json, sha256, write_atomically, write_json
+from timenet_lib.files import Digest, convert, read_json, sha256, user_path, write_atomically, write_json
 
 BROKEN = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)  # of a file that is no safetensors
 
@@ -30,7 +30,7 @@ def shipped_weights(name: str) -> Path:
 
 def weights_folder(name_or_folder: str | Path) -> Path:
     """Find a folder of weights, or shipped weights by their name. Raises WeightsError where there is neither."""
-    folder = Path(name_or_folder)
+    folder = user_path(name_or_folder)
     if folder.is_dir():
         return folder
     if len(folder.parts) > 1:

@@ -48,14 +48,14 @@ def test_a_command_that_fails_says_so_with_its_last_line(handle, tmp_path):
 
 
 def test_a_training_is_interrupted_at_a_step_and_goes_on(handle, drawn_ci, tmp_path):
-    train = ("train", "flow", "--preset", "ci", "--data", drawn_ci.root, "--out", "run", "--resume", "--steps")
-    said = own.timenet(*train, 400, folder=tmp_path, stop_at=3)
+    train = ("train", "flow", "--preset", "ci", "--data", drawn_ci.root, "--out", "run", "--resume", "--steps", 200)
+    said = own.timenet(*train, folder=tmp_path, stop_at=3)
     assert said.splitlines()[-1] == "error: interrupted: the same command with --resume goes on with what run holds"
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["flow_0.safetensors"]
     reached = max(int(s) for s in own.STEP.findall(said))
-    assert 3 <= reached < 400
-    said = own.timenet(*train, reached + 2, folder=tmp_path)
-    assert f"step {reached + 2}," in said
+    assert 3 <= reached < 200
+    said = own.timenet(*train, folder=tmp_path)
+    assert "step 200," in said
     assert said.splitlines()[-1] == "finished: run"
 
 

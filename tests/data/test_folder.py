@@ -16,8 +16,10 @@ import torch
 from PIL import Image
 
 from timenet_lib.data.folder import FolderIndex, Sample, find_problems, index_folder, load_images, load_masks
-from timenet_lib.data.images import load_image, load_mask
+from timenet_lib.data.images import is_image_name, load_image, load_mask
 from timenet_lib.data.mvtec import MVTEC_COUNTS, compare_with_mvtec
+from timenet_lib.data.problems import images_below
+from timenet_lib.detect import find_images
 from timenet_lib.errors import DataError, InputError
 
 SIZE = (12, 10)
@@ -139,17 +141,42 @@ def test_a_test_side_with_one_sort_only_gets_a_note(root: Path, removed: str, la
 
 
 def test_ignored_files(root: Path) -> None:
-    for name in (".DS_Store", "._000.png", "Thumbs.db", "desktop.ini", "notes.txt"):
+    for name in (".DS_Store", "._000.png", "Thumbs.db", "desktop.ini", "notes.txt", "000.json", "000.xml"):
         (root / TRAIN / name).write_text("not an image")
+    (root / TRAIN / "b.png").symlink_to(root / TRAIN / "000.png")
     (root / "readme.txt").write_text("beside the classes")
     for name in ("__MACOSX", ".cache"):
         (root / name).mkdir()
     assert find_problems(root) == []
-    assert len(index_folder(root).train) == 3
+    index = index_folder(root)
+    assert (len(index.train), index.notes) == (4, ())
+    found = [sample.path for sample in index.train]
+    assert images_below(root / TRAIN) == find_images([root / TRAIN]) == found  # as textures, and to be scored
 
 
-@pytest.mark.parametrize("name", ["a.JPG", "a.jpeg", "a.bmp", "a.tif", "a.TIFF", "a.webp"])
+def test_images_that_are_not_read_are_counted_and_named(root: Path) -> None:
+    for name in ("IMG_1.HEIC", "b.nef", "c.svg", "d.mp4", "e.psd", "f.nef"):
+        (root / TRAIN / name).write_bytes(b"x")
+    for name in ("loose.png", "bottle/loose.exr", "bottle/validation/good/a.png"):
+        picture(root / name) if name.endswith("png") else (root / name).write_bytes(b"x")
+    formats = "as .heic, .mp4, .nef, .psd, .svg cannot be read here (save as PNG or JPEG)"
+    first = [f"{TRAIN}/{name}" for name in ("IMG_1.HEIC", "b.nef", "c.svg", "d.mp4", "e.psd")]
+    unread = f"6 image file(s) skipped, {formats}: {', '.join(first)} and 1 more"
+    outside = "file(s) or folder(s) skipped, as they lie outside train/good and test/KIND"
+    notes = (unread, f"3 {outside}: loose.png, bottle/loose.exr, bottle/validation")
+    assert index_folder(root).notes == notes
+    said: list[str] = []
+    assert len(images_below(root / TRAIN, said.append)) == 3
+    assert said == [unread.replace(TRAIN, f"{root}/{TRAIN}")]
+
+
+OTHERS = ("jpeg", "bmp", "tif", "TIFF", "webp", "jpe", "JFIF", "gif", "jp2", "avif", "ppm", "pgm")
+
+
+@pytest.mark.parametrize("name", ["a.JPG", *(f"a.{suffix}" for suffix in OTHERS)])
 def test_other_suffixes_and_sizes(root: Path, name: str) -> None:
+    if name == "a.avif" and not is_image_name(Path(name)):
+        pytest.skip("not every Pillow reads it")
     picture(root / TRAIN / name, size=(7, 9))
     assert index_folder(root).train[-1].path.name == name
     assert load_image(root / TRAIN / name, 8).shape == (3, 8, 8)
@@ -211,7 +238,7 @@ def test_root_of_other_sorts(tmp_path: Path) -> None:
 def only_texts(root: Path) -> None:
     for file in (root / TRAIN).iterdir():
         file.unlink()
-    for name in ("a.gif", "README"):
+    for name in ("a.heic", "README"):
         (root / TRAIN / name).write_text("")
 
 
@@ -230,6 +257,16 @@ LAYOUT = {
     "empty class": (lambda r: (r / "cable").mkdir(), "cable: an empty class folder", "cable/train/good"),
     "no class folder":
         (lambda r: (r / "docs/pages").mkdir(parents=True), "docs: no train or test folder in it", "remove the folder"),
+    "good otherwise":
+        (lambda r: (r / "bottle/test/good").rename(r / "bottle/test/OK"), "bottle/test/OK: by its name it holds normal",
+         "rename it to good"),
+    "good twice": (lambda r: picture(r / "bottle/test/正常/a.png"), "bottle/test/正常: by its name it holds normal"),
+    "train/good otherwise":
+        (lambda r: (r / TRAIN).rename(r / "bottle/train/Good"), "bottle/train/Good: training takes normal images from",
+         "rename this folder to good"),
+    "truth otherwise":
+        (lambda r: (r / TRUTH).rename(r / "bottle/Ground-Truth"), "bottle/Ground-Truth: overlooked", "to ground_truth"),
+    "side otherwise": (lambda r: (r / "bottle/test").rename(r / "bottle/Test"), "bottle/Test: overlooked", "to test"),
     "no train": (lambda r: rmtree(r / "bottle/train"), f"{TRAIN}: no such folder, so no training image", "put normal"),
     "no train/good": (lambda r: (r / TRAIN).rename(r / "bottle/good"), f"{TRAIN}: no such folder, so no", "put normal"),
     "other training": (lambda r: picture(r / "bottle/train/bad/a.png"), "bottle/train/bad: training takes", "move"),
@@ -238,7 +275,7 @@ LAYOUT = {
     "no test": (lambda r: rmtree(r / "bottle/test"), "bottle/test: no such folder", "put test images"),
     "no kinds": (no_kinds, "bottle/test: no folder of images in it", "put test images in test/good"),
     "empty kind": (lambda r: (r / "bottle/test/bent").mkdir(), "bottle/test/bent: no image in it", "remove the folder"),
-    "unknown suffixes": (only_texts, f"{TRAIN}: no image among its 2 file(s) (.gif, README)", ".png"),
+    "unknown suffixes": (only_texts, f"{TRAIN}: no image among its 2 file(s) (.heic, README)", "PNG"),
     "nested folder": (lambda r: picture(r / TRAIN / "more/a.png"), f"{TRAIN}/more: not a file", "move its images up"),
     "fifo": (lambda r: os.mkfifo(r / TRAIN / "a.png"), f"{TRAIN}/a.png: not a file", "remove it"),
     "same name":
@@ -323,6 +360,7 @@ FILES = {
     "I;16": (lambda p: Image.new("I;16", (4, 4)).save(p), "more than 8 bits", DEEP),
     "F": (lambda p: Image.new("F", (4, 4)).save(p, "TIFF"), "more than 8 bits", DEEP),
     "16-bit RGB": (lambda p: png(p, (2, 2), depth=16, rows=(b"\0" + bytes(range(12))) * 2), "more than 8 bits", DEEP),
+    "16-bit PPM": (lambda p: p.write_bytes(b"P6 2 2 65535\n" + bytes(24)), "more than 8 bits", DEEP),
     "CMYK": (lambda p: Image.new("CMYK", (4, 4)).save(p, "JPEG"), "colour mode CMYK", DEEP),
     "RGBA": (lambda p: picture(p, mode="RGBA"), "transparency (mode RGBA)", ALPHA),
     "LA": (lambda p: picture(p, mode="LA"), "transparency (mode LA)", ALPHA),

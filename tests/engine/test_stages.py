@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from timenet_lib.data.training_set import load_training_set
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine import stages
 from timenet_lib.engine.stages import Run, reflow, train_all, train_flow_0, train_tpn
-from timenet_lib.errors import InputError, WeightsError
+from timenet_lib.errors import DataError, InputError, WeightsError
 from timenet_lib.models import load_network
 from timenet_lib.presets import CI
-from timenet_lib.train import independent_pairs
+from timenet_lib.train import independent_pairs, repairs
 from timenet_lib.weights import read_record, save_stage
 
 STAGES = ("flow_0", "flow_1", "tpn")
@@ -93,6 +94,60 @@ def test_finished_stages_are_kept_on_resume_and_refused_without(copy, make_run):
         train_all(make_run(copy))
     with pytest.raises(InputError, match="another seed"):
         train_all(make_run(copy, resume=True, seed=1))
+
+
+AGAIN = "budget, 4 steps: ask for that again"
+BUDGETS = [({"steps": 5}, AGAIN), ({"minutes": 1.0}, AGAIN), ({"seed": 1}, "seed")]
+
+
+@pytest.mark.parametrize(("other", "words"), BUDGETS)
+def test_a_resume_says_where_it_goes_on_and_refuses_another_budget(make_run, tmp_path, monkeypatch, other, words):
+    def stopped(*args, step, **options):
+        if step == 2:
+            raise KeyboardInterrupt
+        return independent_pairs(*args, step=step, **options)
+
+    said = []
+    monkeypatch.setattr(stages, "independent_pairs", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_flow_0(make_run(tmp_path, steps=4, workers=0, resume=True, say=said.append))
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match=f"it was made with another {words}"):
+        train_flow_0(make_run(tmp_path, **{"steps": 4, "resume": True, **other}))
+    train_flow_0(make_run(tmp_path, steps=4, resume=True, say=said.append))
+    train_flow_0(make_run(tmp_path, steps=3, resume=True, say=said.append))
+    assert said == [
+        "flow_0 goes on from step 2, in float32",
+        "flow_0 is finished already, in 4 steps: nothing is trained",
+    ]
+    with pytest.raises(InputError, match=r"flow_0\.json is finished, in 4 steps, and does not go on to 5"):
+        train_flow_0(make_run(tmp_path, steps=5, resume=True))
+
+
+def test_a_tpn_begun_with_other_textures_does_not_go_on(copy, make_run, monkeypatch):
+    def stopped(*args, step, **options):
+        if step == 1:
+            raise KeyboardInterrupt
+        return repairs(*args, step=step, **options)
+
+    (copy / "tpn.json").unlink()
+    run = make_run(copy, resume=True, workers=0)
+    monkeypatch.setattr(stages, "repairs", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_tpn(run)
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match="another set of textures"):
+        train_tpn(replace(run, textures=drawn_textures(CI.image_size, 11)))
+
+
+def test_fewer_couplings_than_there_are_do_not_go_on(copy, make_run):
+    (copy / "flow_1.json").unlink()
+    with pytest.raises(DataError, match=r"000000-000031\.safetensors is of another number of couplings than 8: delete"):
+        reflow(replace(make_run(copy, resume=True), preset=replace(CI, num_couplings=8)))
+
+
+def test_a_run_in_the_home_lies_in_the_home(make_run):
+    assert make_run(Path("~/run")).out == Path.home() / "run"
 
 
 def test_each_stage_records_the_precision_it_was_trained_in(make_run, tmp_path):

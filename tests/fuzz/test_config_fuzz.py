@@ -48,7 +48,8 @@ def test_a_preset_is_taken_or_refused(examples):
 
 WORDS = st.one_of(
     st.sampled_from(["0", "1", "-1", "nan", "inf", "-inf", "1e400", "1e-400", "0x10", "1_000", "", " ", "½", "٣", "--",
-                     "-", "9" * 24, "1e6", "0.5", "00", "+1", "1.0", "true", "None", "1" * 5000]),
+                     "-", "9" * 24, "1e6", "0.5", "00", "+1", "1.0", "true", "None", "1" * 5000,
+                     "~", "~/none", "~nobody-by-this-name/x", "./~"]),
     st.integers().map(str),
     st.floats().map(str),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=6),
@@ -97,7 +98,7 @@ def no_work(tmp_path, monkeypatch):
 
     command = "timenet_lib.engine.command."
     monkeypatch.setattr(f"{command}training_index", lambda *args: index)
-    monkeypatch.setattr(f"{command}load_textures", lambda *args: None)
+    monkeypatch.setattr(f"{command}load_textures", lambda *args, **options: None)
     monkeypatch.setattr(f"{command}load_training_set", lambda *args: data)
     monkeypatch.setattr(f"{command}TRAIN", {"all": begin_training})
     monkeypatch.setattr("timenet_lib.data.drawn.writer.write_all", begin)

@@ -3,15 +3,21 @@
 import io
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from fuzzing import RUNS, TEXTS, Altered, altered_bytes, fuzz
 from hypothesis import strategies as st
 from PIL import Image
 
-from timenet_lib.data.folder import find_problems, index_folder, load_images, load_masks
-from timenet_lib.data.images import image_batch, load_image, load_mask
+from timenet_lib.__main__ import main
+from timenet_lib.data.folder import PARTS, Scan, find_problems, index_folder, load_images, load_masks
+from timenet_lib.data.images import image_batch, load_image, load_mask, looks_like_image
+from timenet_lib.data.problems import visible_names
+from timenet_lib.data.spellings import means_good
+from timenet_lib.detect import find_images
 from timenet_lib.errors import TimeNetError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's on odd EXIF and TIFF, which stay warnings
@@ -35,12 +41,21 @@ SOUND = {
     "bmp": [encoded("BMP"), encoded("BMP", "P")],
     "tif": [encoded("TIFF"), encoded("TIFF", compression="tiff_lzw"), encoded("TIFF", compression="tiff_deflate")],
     "webp": [encoded("WEBP"), encoded("WEBP", lossless=True)],
+    "gif": [encoded("GIF")],
+    "jp2": [encoded("JPEG2000")],
+    "ppm": [encoded("PPM"), encoded("PPM", "L")],
 }
 PLAIN = [MASK, *(kind[0] for kind in SOUND.values())]
 ODD = [encoded("PNG", "RGBA"), encoded("PNG", "I;16"), encoded("JPEG", "CMYK"), encoded("GIF"), b"", b"GIF89a",
        b"PK\3\4", b"P6 99999 99999 255 ", b'<svg xmlns="http://www.w3.org/2000/svg"/>']  # fmt: skip
 NAMES = st.one_of(
-    TEXTS, st.sampled_from(["000", "001", "a b", "000_mask", "é", "-rf", ".hidden", "Thumbs.db", "a\nb", "\udcff", "~"])
+    TEXTS,
+    st.sampled_from(
+        ["000", "001", "a b", "000_mask", "é", "-rf", ".hidden", "Thumbs.db", "a\nb", "\udcff", "~", "~root"]
+    ),
+    st.sampled_from(
+        ["OK", "Good", "gut ", "正常", "Train", "Ground-Truth", "validation", "IMG.HEIC", "a.nef", "a.gif"]
+    ),
 )
 FOLDERS = ("die/train/good", "die/test/good", "die/test/crack", "die/ground_truth/crack")
 
@@ -74,7 +89,7 @@ def trees(draw):
     for _ in range(draw(st.integers(0, 2))):
         folder = draw(st.sampled_from([*FOLDERS, "die/test", "die", "gear/train/good", "gear/train", "x/y", "."]))
         name = usable(draw(NAMES))
-        suffix = draw(st.sampled_from([*sorted(SOUND), "PNG", "txt", ""]))
+        suffix = draw(st.sampled_from([*sorted(SOUND), "PNG", "heic", "txt", ""]))
         kind = draw(st.sampled_from(["image", "image", "folder", "link", "class"]))
         path = f"{folder}/{name}.{suffix}" if suffix else f"{folder}/{name}"
         if kind == "class":
@@ -116,18 +131,33 @@ def or_error(action):
         return error
 
 
+def nothing_is_lost(root, scan):
+    """See that each image, by its name, is a sample or a mask, or is named among those that are skipped."""
+    samples = [*scan.train, *scan.test]
+    known = {*scan.unread, *scan.misplaced, *(path for s in samples for path in (s.path, s.mask_path))}
+    for where, folders, names in os.walk(root):
+        folders[:] = [name for name in visible_names(Path(where)) if name in folders]
+        for path in (Path(where, name) for name in visible_names(Path(where)) if name in names):
+            if looks_like_image(path) and path.is_file():
+                assert known & {path, *path.parents}, path
+    assert not any(means_good(s.kind) for s in samples)
+
+
 @RUNS
 def test_folders_are_read_or_an_error_says_why_not(scratch, examples):
     root = scratch / "data"
     outcomes = {"read": 0, "refused": 0}
 
-    def folder(tree):
+    def folder(tree, charset):
         write(root, tree)
+        done = CliRunner(charset=charset).invoke(main, ["check-data", str(root)])
+        assert isinstance(done.exception, SystemExit | None), done.exception
         found = or_error(lambda: find_problems(root))
         index = or_error(lambda: index_folder(root))
         assert isinstance(found, list)
         assert all(line and line.isprintable() for line in found), found
         assert bool(found) == isinstance(index, TimeNetError), (found, index)
+        assert done.exit_code == (2 if found else 0), done.output
         outcomes["refused" if found else "read"] += 1
         if not found:  # what was found sound can be loaded
             samples = [*index.train, *index.test]
@@ -135,6 +165,10 @@ def test_folders_are_read_or_an_error_says_why_not(scratch, examples):
             if all(s.mask_path for s in samples if s.defective):
                 assert load_masks(samples, 8).flatten(1).any(dim=1).tolist() == [s.defective for s in samples]
             index.hash()
+            nothing_is_lost(root, Scan(root, PARTS))
+            for name in index.classes:  # as textures, and to be scored
+                good = [s.path for s in index.train if s.class_name == name]
+                assert find_images([good[0].parent]) == good
         for name in [k for k, content in tree.items() if content not in PLAIN]:  # and every odd file by itself
             one = or_error(lambda name=name: load_image(root / name, 8))
             batch = or_error(lambda name=name: image_batch(root / name, 8))
@@ -143,6 +177,6 @@ def test_folders_are_read_or_an_error_says_why_not(scratch, examples):
             if any(line.startswith(f"{name}: damaged") for line in found):
                 assert isinstance(one, TimeNetError)
 
-    fuzz(folder, examples, tree=trees())
+    fuzz(folder, examples, tree=trees(), charset=st.sampled_from(["utf-8", "ascii", "cp1252", "shift-jis"]))
     print(outcomes)
     assert min(outcomes.values()) > examples // 50

@@ -37,7 +37,7 @@ def read_run(path: Path, notebooks: Sequence[Path]) -> dict[str, dict[str, float
     """Read what a run wrote; raises InputError if it failed, lacks notebooks, or was not made as the cards say."""
     if not path.is_file():
         raise InputError(f"no {path}: `make run` writes it")
-    run = json.loads(path.read_text())
+    run = json.loads(path.read_text(encoding="utf-8"))
     wanted = {**MADE, "cores": 2, "failed": []}
     if other := {key: run.get(key) for key in wanted if run.get(key) != wanted[key]}:
         raise InputError(f"{path} has {other}; the cards want {wanted}: `taskset -c 0,1 make run`")
@@ -61,7 +61,7 @@ def write_cards(repository: Path) -> None:
     """
     notebooks, readme = find_notebooks(repository / "notebooks"), repository / "README.md"
     taken = read_run(repository / "build" / FILE, notebooks)
-    written, text = {}, readme.read_text()
+    written, text = {}, readme.read_text(encoding="utf-8")
     for path in notebooks:
         took, gb = minutes(taken[path.stem]["seconds"]), f"{math.ceil(taken[path.stem]['mb'] / 100) / 10:.1f} GB"
         card = f"**It takes** {took} and {gb} of memory, measured by `make run` at preset demo on two cores"

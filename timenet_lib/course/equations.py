@@ -28,7 +28,7 @@ def functions(package: Path) -> dict[str, list[str]]:
         if "course" in path.relative_to(package).parts:
             continue
         module = ".".join(path.relative_to(package).with_suffix("").parts)
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 for item in named(ast.get_docstring(node) or ""):
                     found[item].append(f"{module}.{node.name}")
@@ -79,6 +79,6 @@ def index_table(repository: Path) -> str:
 def write_index(repository: Path) -> None:
     """Put the index between its markers in notebooks/README.md."""
     path = repository / "notebooks" / "README.md"
-    before, rest = path.read_text().split(BEGIN)
+    before, rest = path.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
     write_atomically(path, f"{before}{BEGIN}\n{index_table(repository)}\n{END}{after}".encode())

@@ -12,7 +12,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from timenet_lib.errors import InputError
-from timenet_lib.files import sha256, write_atomically
+from timenet_lib.files import sha256, user_path, write_atomically
 
 MANIFEST = "manifest.json"
 LIVE_PAGE = "interactive/live_repair.html"  # made apart from the notebooks, by live_page: not in the manifest
@@ -67,7 +67,7 @@ def check_words(name: str, alt: str) -> None:
 
 def write_files(figure_dir: str | Path, contents: Mapping[str, bytes], **about: Any) -> None:
     """Write files and list each in the manifest with what is said about it; not meant for two processes at a time."""
-    folder = Path(figure_dir)
+    folder = user_path(figure_dir)
     for file, content in contents.items():
         write_atomically(folder / file, content)
         entry = {"file": file, "sha256": sha256(content), **about}
@@ -76,13 +76,13 @@ def write_files(figure_dir: str | Path, contents: Mapping[str, bytes], **about: 
 
 def read_manifest(figure_dir: str | Path) -> list[dict[str, Any]]:
     """Read the manifest's entries, sorted by file; none if there is no manifest yet."""
-    path = Path(figure_dir) / MANIFEST
+    path = user_path(figure_dir) / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def write_manifest(figure_dir: str | Path, entries: Sequence[Mapping[str, Any]]) -> None:
     text = json.dumps(sorted(entries, key=lambda entry: entry["file"]), indent=1, ensure_ascii=False, sort_keys=True)
-    write_atomically(Path(figure_dir) / MANIFEST, (text + "\n").encode())
+    write_atomically(user_path(figure_dir) / MANIFEST, (text + "\n").encode())
 
 
 def _one_line(text: str) -> str:

@@ -44,8 +44,8 @@ def private_kernel(env: Mapping[str, str] | None = None, no_network: bool = Fals
             **(env or {}),
         }
         if no_network:  # in each process that a kernel starts, too
-            guard = Path(offline.__file__).read_text() + "\n\ninstall()\n"
-            Path(folder, "sitecustomize.py").write_text(guard)
+            guard = Path(offline.__file__).read_text(encoding="utf-8") + "\n\ninstall()\n"
+            Path(folder, "sitecustomize.py").write_text(guard, encoding="utf-8")
             paths = [folder, values.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))]
             values["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         argv = [sys.executable, *_ARGV, _WARN]

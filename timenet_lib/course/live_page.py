@@ -27,7 +27,7 @@ from timenet_lib.data.folder import FolderIndex
 from timenet_lib.detector import TimeNet
 from timenet_lib.errors import InputError
 from timenet_lib.export import check_onnx, export_onnx
-from timenet_lib.files import sha256, write_atomically
+from timenet_lib.files import sha256, user_path, write_atomically
 from timenet_lib.pictures import HEAT_MAP
 from timenet_lib.pooling import image_score, smooth
 from timenet_lib.score import Scoring
@@ -48,7 +48,7 @@ LICENCE = _HERE / "onnxruntime_licence.txt"
 
 def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
     """Write the page for a calibrated TimeNet of the drawn data set; runtime is the unpacked npm package."""
-    folder = Path(runtime)
+    folder, path = user_path(runtime), user_path(path)
     files = {name: folder / "dist" / file for name, file in RUNTIME.items()}
     if not (folder / "package.json").is_file() or not all(file.is_file() for file in files.values()):
         raise InputError(f"{folder} is no unpacked onnxruntime-web with {', '.join(RUNTIME.values())}: npm pack it")
@@ -81,14 +81,14 @@ def build_page(model: TimeNet, runtime: str | Path, path: str | Path) -> Path:
         **false_alarms(model, data),
         "weights_words": ", ".join(f"{name} {digest[:12]}" for name, digest in hashes.items()),
         "version": json.loads((folder / "package.json").read_text(encoding="utf-8"))["version"],
-        "licence": escape(LICENCE.read_text().strip()),
+        "licence": escape(LICENCE.read_text(encoding="utf-8").strip()),
         "state": json.dumps(page_state(model, examples), separators=(",", ":")).replace("<", "\\u003c"),
         "worker": (_HERE / WORKER).read_text(encoding="utf-8"),
         "script": (_HERE / SCRIPT).read_text(encoding="utf-8"),
         **packed,
     }
-    write_atomically(Path(path), fill(_HERE / TEMPLATE, **parts).encode())
-    return Path(path)
+    write_atomically(path, fill(_HERE / TEMPLATE, **parts).encode())
+    return path
 
 
 def page_examples(data: FolderIndex, size: int) -> list[Example]:

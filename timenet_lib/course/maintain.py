@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 
+from timenet_lib.console import print_anything
 from timenet_lib.course.cards import write_cards, write_run
 from timenet_lib.course.equations import write_index
 from timenet_lib.course.figures import LIVE_PAGE, MANIFEST, read_manifest, write_manifest
@@ -79,6 +80,7 @@ def make_page(runtime: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    print_anything()
     match arguments:
         case ["figures" | "notebooks" | "all" as part]:
             return refresh(part)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,8 +48,7 @@ def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device:
 def course_data(preset: str | Preset, data_dir: str = "") -> FolderIndex:
     """Index the test side of the reader's folder, or of the preset's drawn data set."""
     p = get_preset(preset) if isinstance(preset, str) else preset
-    folder = Path(data_dir) if data_dir else drawn_folder(**p.drawn)
-    return index_folder(folder, parts=("test",))
+    return index_folder(data_dir or drawn_folder(**p.drawn), parts=("test",))
 
 
 class Example(NamedTuple):

@@ -24,6 +24,7 @@ from timenet_lib.course.models import load_example
 from timenet_lib.course.style import COLOURS, image_grid, new_figure
 from timenet_lib.data.folder import FolderIndex
 from timenet_lib.errors import InputError, TimeNetError
+from timenet_lib.files import user_path
 from timenet_lib.path import as_float, as_uint8
 
 RUN = (  # listens to interrupts even where whoever started the notebook does not
@@ -41,9 +42,9 @@ def timenet(*words: object, folder: str | Path = ".", stop_at: int | None = None
     command's last line if it fails otherwise.
     """
     command = [sys.executable, "-c", RUN, *map(str, words)]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
     process = subprocess.Popen(
-        command, bufsize=0, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, bufsize=0, cwd=user_path(folder), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert process.stdout is not None
     stopped = False
@@ -119,11 +120,12 @@ def workplace(folder: str | Path, *again: str) -> Path:
 
     Raises InputError if the folder is not empty and this notebook did not make it: nothing in it is touched.
     """
-    folder, mark = Path(folder), Path(folder, "made-by-notebook-07.txt")
+    folder = user_path(folder)
+    mark = folder / "made-by-notebook-07.txt"
     if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} holds something else: name another work_dir")
     folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text("Notebook 07 made this folder, and makes it anew when it is run again.\n")
+    mark.write_text("Notebook 07 made this folder, and makes it anew when it is run again.\n", encoding="utf-8")
     for name in again:
         shutil.rmtree(folder / name, ignore_errors=True)
     return folder
@@ -131,7 +133,7 @@ def workplace(folder: str | Path, *again: str) -> Path:
 
 def spoil(folder: str | Path, copy: str | Path) -> Path:
     """Copy a folder and spoil four of its files in ways that happen; return the copy."""
-    folder, copy = Path(folder), Path(copy)
+    folder, copy = user_path(folder), user_path(copy)
     if copy.exists():
         raise InputError(f"{copy} is there already: name a new folder")
     places = [sorted(folder.glob(kind))[:2] for kind in ("*/train/good/*.*", "*/ground_truth/*/*.*")]
@@ -140,7 +142,7 @@ def spoil(folder: str | Path, copy: str | Path) -> Path:
     shutil.copytree(folder, copy)
     sound, masks = ([copy / path.relative_to(folder) for path in each] for each in places)
     sound[0].write_bytes(sound[0].read_bytes()[:100])  # cut short by a full card
-    sound[1].write_text("see the other folder\n")  # a note with the wrong ending
+    sound[1].write_text("see the other folder\n", encoding="utf-8")  # a note with the wrong ending
     masks[0].unlink()
     with Image.open(masks[1]) as mask:
         half = mask.resize((mask.width // 2, mask.height // 2), Image.Resampling.NEAREST)
@@ -198,7 +200,7 @@ def heat_map_figure(folder: str | Path, rows: Sequence[Mapping[str, Any]], count
     best = sorted(scored, key=lambda row: -row["score"])[:count]
     figure, axes = new_figure(1, len(best), (3.6, 2.1))
     for ax, row in zip(axes[0], best, strict=True):
-        with Image.open(Path(folder) / row["heat_map"]) as picture:
+        with Image.open(user_path(folder) / row["heat_map"]) as picture:
             ax.imshow(np.asarray(picture))
         said = "defective" if row["defective"] else "good"
         ax.set(xticks=[], yticks=[], title=f"{Path(row['image']).parent.name}: {row['score']:.2f}, {said}")

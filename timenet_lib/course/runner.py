@@ -19,6 +19,7 @@ from timenet_lib.course.figures import read_manifest
 from timenet_lib.course.kernel import peak_memory, private_kernel
 from timenet_lib.course.notebooks import is_injected, recorded_numbers, stamp
 from timenet_lib.errors import InputError
+from timenet_lib.files import user_path
 
 _NEAR_TIMEOUT = 0.9
 _HEAD_LINES = 3
@@ -58,7 +59,7 @@ def notebooks_folder() -> Path:
 
 def find_notebooks(folder: str | Path, names: Sequence[str] | None = None) -> list[Path]:
     """List a folder's notebooks NN_*.ipynb in reading order; with `names` ("00", stem or file) only those."""
-    found = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
+    found = sorted(user_path(folder).glob("[0-9][0-9]_*.ipynb"))
     if not names:
         return found
     chosen = set()
@@ -90,7 +91,7 @@ def run_notebooks(
     """
     for notebook in notebooks:
         _check_parameters(notebook, parameters)
-    out = Path(out_dir).resolve()
+    out = user_path(out_dir).resolve()
     out.mkdir(parents=True, exist_ok=True)
     results = []
     with private_kernel(env, no_network) as kernel:

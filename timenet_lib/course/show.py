@@ -14,7 +14,8 @@ from timenet_lib.course.record import record
 from timenet_lib.course.viewer import Viewer
 from timenet_lib.errors import InputError
 
-CAPTIONS: dict[str, str] = json.loads(Path(__file__).with_name("captions.json").read_text())  # alt texts, by name
+# alt texts, by name
+CAPTIONS: dict[str, str] = json.loads(Path(__file__).with_name("captions.json").read_text(encoding="utf-8"))
 
 
 class Show:

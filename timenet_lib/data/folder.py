@@ -18,8 +18,10 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from timenet_lib.data.images import check_size, load_mask, load_uint8, read_image, read_mask
-from timenet_lib.data.problems import GOOD, Problems
-from timenet_lib.errors import DataError, InputError, printable
+from timenet_lib.data.problems import Problems
+from timenet_lib.data.spellings import GOOD, means_good
+from timenet_lib.errors import DataError, InputError, decoded, printable
+from timenet_lib.files import user_path
 
 PARTS = ("train", "test")
 THREADS = 4  # Pillow decodes outside Python's lock
@@ -54,7 +56,7 @@ class FolderIndex:
         """Compute the SHA-256 of all relative names and contents; it does not change when the folder moves."""
         samples = (*self.train, *self.test)
         paths = sorted(path for sample in samples for path in (sample.path, sample.mask_path) if path)
-        files = {path.relative_to(self.root).as_posix(): _fingerprint(path) for path in paths}
+        files = {decoded(path.relative_to(self.root).as_posix()): _fingerprint(path) for path in paths}
         return hashlib.sha256(json.dumps(files, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     def counts(self, class_name: str) -> dict[str, int]:
@@ -75,16 +77,12 @@ def index_folder(root: str | Path, parts: Sequence[str] = PARTS) -> FolderIndex:
 
     Raises DataError with all problems, one per line, if there is any.
     """
-    scan = _Scan(Path(root).expanduser(), parts)
-    scan.raise_if_any()
-    return FolderIndex(
-        scan.root, tuple(scan.classes), tuple(scan.train), test=tuple(scan.test), notes=tuple(scan.notes)
-    )
+    return Scan(user_path(root), parts).index()
 
 
 def find_problems(root: str | Path, parts: Sequence[str] = PARTS) -> list[str]:
     """List every problem that index_folder would raise, one sentence each, with names relative to root."""
-    return _Scan(Path(root).expanduser(), parts).found
+    return Scan(user_path(root), parts).found
 
 
 def format_counts(index: FolderIndex) -> str:
@@ -113,7 +111,7 @@ def load_masks(samples: Sequence[Sample], size: int) -> Bool[Tensor, "b h w"]:
     return masks
 
 
-class _Scan(Problems):
+class Scan(Problems):
     """One walk through the layout, never deeper than it, that collects samples, notes and problems."""
 
     def __init__(self, root: Path, parts: Sequence[str]):
@@ -132,30 +130,45 @@ class _Scan(Problems):
         with ThreadPoolExecutor(THREADS) as pool:
             for found in pool.map(self._file_problems, [*self.train, *self.test]):
                 self.found += found
-        self.found = [printable(line) for line in self.found]  # one line each, whatever the names
+        self.found, self.notes = (  # one line each, whatever the names
+            [printable(line) for line in lines] for lines in (self.found, [*self.notes, *self.skipped()])
+        )
+
+    def index(self) -> FolderIndex:
+        """Give what was found. Raises DataError with all problems if there is any."""
+        self.raise_if_any()
+        classes = tuple(map(decoded, self.classes))
+        return FolderIndex(self.root, classes, tuple(self.train), test=tuple(self.test), notes=tuple(self.notes))
 
     def _scan_train(self, class_name: str) -> None:
         folder = self.root / class_name / "train"
         folders = self.subfolders(folder) if os.path.isdir(folder) else []
         for other in folders:
-            if other.name != GOOD:
+            if means_good(other.name):
+                self.say(other, "training takes normal images from train/good only; rename this folder to good")
+            elif other.name != GOOD:
                 self.say(other, "training takes normal images, from train/good only; move or remove this")
         if folder / GOOD not in folders:
-            self.say(folder / GOOD, "no such folder, so no training image; put normal images there")
+            if not any(means_good(other.name) for other in folders):
+                self.say(folder / GOOD, "no such folder, so no training image; put normal images there")
             return
-        self.train += [Sample(path, class_name, GOOD, mask_path=None) for path in self.images(folder / GOOD)]
+        self.train += [Sample(path, decoded(class_name), GOOD, mask_path=None) for path in self.images(folder / GOOD)]
 
     def _scan_test(self, class_name: str) -> None:
         folder = self.root / class_name / "test"
         if not os.path.isdir(folder):
             self.say(folder, "no such folder; put test images in test/good and test/KIND, or index train only")
             return
-        images = {kind.name: self.images(kind) for kind in self.subfolders(folder)}
-        if not images:
+        kinds = self.subfolders(folder)
+        images = {kind.name: self.images(kind) for kind in kinds if not means_good(kind.name)}
+        for other in (other for other in kinds if other.name not in images):
+            self.say(other, "by its name it holds normal images, which only test/good may; rename it to good")
+        if not kinds:
             self.say(folder, "no folder of images in it; put test images in test/good and test/KIND")
         masks = self._pair_masks(class_name, images)
         for kind, paths in images.items():
-            self.test += [Sample(path, class_name, kind, mask_path=masks.get(path)) for path in paths]
+            names = (decoded(class_name), decoded(kind))
+            self.test += [Sample(path, *names, mask_path=masks.get(path)) for path in paths]
         if any(paths for kind, paths in images.items() if kind != GOOD) and not masks:
             self.notes.append(f"{class_name}: no masks; image-level metrics only")
         if images and (GOOD not in images or len(images) == 1):

@@ -1,6 +1,7 @@
 """Images from files and from what a user holds: decoded or refused, made RGB, resized, in [-1, 1]."""
 
 import os
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -13,20 +14,37 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from timenet_lib.errors import DataError, InputError, printable
+from timenet_lib.files import user_path
 from timenet_lib.path import as_float
 
 Picture = str | os.PathLike[str] | Image.Image | Tensor
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+# What is read where this Pillow, with its plugins, reads it; by Pillow's names.
+FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+OTHERS = """
+.3fr .arw .avi .avif .bpg .cr2 .cr3 .crw .dcm .dds .dib .dng .emf .eps .erf .exr .fits .flif .hdr .heic .heics .heif
+.hif .icns .ico .insp .jls .jp2 .jxl .jxr .kdc .mef .mos .mov .mp4 .mrw .nef .nrw .orf .pcx .pef .psb .psd .qoi .raf
+.raw .rw2 .rwl .sgi .sr2 .srf .srw .svg .svgz .tga .wdp .wmf .x3f .xbm .xcf .xpm
+"""  # suffixes of pictures in other formats, or in some of FORMATS that not every Pillow reads
 MODES = ("1", "L", "P", "RGB")
 MAX_PIXELS = 80_000_000
 MIN_SIDE = 16  # pixels; below it there is nothing to look at
 _TO_RGB = "convert it to 8-bit RGB"
 
 
+def formats() -> list[str]:
+    """List the formats that are read here."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
 def is_image_name(path: Path) -> bool:
-    """Tell by its suffix, in any letter case, whether a file is meant to be an image."""
-    return path.suffix.lower() in SUFFIXES
+    """Tell by its suffix, in any letter case, whether a file is meant to be an image that is read here."""
+    return Image.registered_extensions().get(path.suffix.lower()) in FORMATS
+
+
+def looks_like_image(path: Path) -> bool:
+    """Tell by its suffix whether a file is an image for people, also one that is not read here."""
+    return is_image_name(path) or path.suffix.lower() in OTHERS.split()
 
 
 def read_image(path: Path, name: str | None = None) -> Image.Image:
@@ -39,7 +57,7 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
         _refuse_by_stat(os.stat(path), name)
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=formats())
             _refuse_by_header(image, name)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)  # else it is copied
@@ -51,10 +69,12 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
     except PermissionError as error:
         raise DataError(f"{name}: permission denied; make it readable for this user") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image, whatever its name says; replace or remove it") from error
+        raise DataError(f"{name}: {_not_read(path)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large(name)) from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes
+        if not is_image_name(path):  # it may well be sound
+            raise DataError(f"{name}: {_not_read(path)}") from error
         reason = printable(" ".join(str(error).split()))
         raise DataError(f"{name}: damaged or cut short ({reason}); copy it again from its source") from error
 
@@ -87,7 +107,7 @@ def load_uint8(path: str | Path, size: int) -> UInt8[Tensor, "3 h w"]:
 
     Raises DataError as read_image does.
     """
-    return to_rgb(read_image(Path(path)), size)
+    return to_rgb(read_image(user_path(path)), size)
 
 
 def load_mask(path: str | Path, size: int) -> Bool[Tensor, "h w"]:
@@ -96,7 +116,7 @@ def load_mask(path: str | Path, size: int) -> Bool[Tensor, "h w"]:
     If that leaves nothing of a thin or small defect, every pixel that it touches is True: no mask comes out empty.
     Raises DataError as read_mask does.
     """
-    share = Image.fromarray(read_mask(Path(path)).astype(np.float32))
+    share = Image.fromarray(read_mask(user_path(path)).astype(np.float32))
     area = np.asarray(share.resize((check_size(size), size), Image.Resampling.BOX))
     mask = area >= 0.5 - 1e-6  # rounding
     return torch.from_numpy(mask if mask.any() else area > 0)
@@ -144,7 +164,7 @@ def _one(image: Any, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
         if decoded.mode not in MODES:
             raise DataError(f"{name} has mode {decoded.mode!r}: {_TO_RGB}")
     elif isinstance(image, str | os.PathLike):
-        decoded, name = read_image(Path(image)), f"{where}{printable(str(image))}"
+        decoded, name = read_image(user_path(image)), f"{where}{printable(str(image))}"
     else:
         raise InputError(f"{where}a {type(image).__name__} is no image: give a path, a PIL image or a tensor")
     return as_float(to_rgb(check_side(decoded, name), size))[None]
@@ -170,6 +190,12 @@ def _from_tensor(x: Tensor, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
     return batch
 
 
+def _not_read(path: Path) -> str:
+    if is_image_name(path):
+        return "not an image, whatever its name says; replace or remove it"
+    return f"no image in a format that is read here ({', '.join(formats())}); save it as PNG or JPEG"
+
+
 def _refuse_by_stat(info: os.stat_result, name: str) -> None:
     if stat.S_ISDIR(info.st_mode):
         raise DataError(f"{name}: a folder, not an image; pass an image file")
@@ -182,8 +208,8 @@ def _refuse_by_stat(info: os.stat_result, name: str) -> None:
 def _refuse_by_header(image: ImageFile.ImageFile, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(_too_large(name))
-    # Pillow turns 16-bit colour into "RGB" without a word; only the raw mode of the tiles tells.
-    if image.mode[0] in "IF" or ";16" in str(image.tile):
+    # Pillow turns 16-bit colour into "RGB" without a word; only the tiles' raw mode or largest value tells.
+    if image.mode[0] in "IF" or re.search(r";16|'ppm'.*, \d{4,}\)", str(image.tile)):
         raise DataError(f"{name}: more than 8 bits a channel (mode {image.mode}); {_TO_RGB}")
     if image.has_transparency_data:
         raise DataError(f"{name}: has transparency (mode {image.mode}); {_TO_RGB} without an alpha channel")

@@ -1,17 +1,16 @@
 """What can be wrong with a data folder: each problem is one sentence that names the place and says what to do."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from timenet_lib.data.images import SUFFIXES, is_image_name
-from timenet_lib.errors import DataError, InputError, is_name
+from timenet_lib.data.images import formats, is_image_name, looks_like_image
+from timenet_lib.data.spellings import SIDES, meant_side
+from timenet_lib.errors import DataError, InputError, decoded, is_name, printable
 
-GOOD = "good"
 LAYOUT = "CLASS/train/good, CLASS/test/good, CLASS/test/KIND, CLASS/ground_truth/KIND"
 SHOWN_PROBLEMS = 20
-_SIDES = ("train", "test", "ground_truth")
-_IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
+_IGNORED = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
 
 
 def visible_names(folder: Path) -> list[str]:
@@ -31,11 +30,31 @@ def link_problem(path: Path) -> str | None:
     return None
 
 
-def images_below(folder: Path) -> Iterator[Path]:
-    """List every image below a folder, in order.
+def skipped(names: Sequence[str], what: str) -> list[str]:
+    """Say in a note, if there are any, how many are skipped, what they are, and the names of the first."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return [f"{len(names)} {what}: {printable(', '.join(names[:5]))}{more}"] if names else []
+
+
+def unread(paths: Sequence[Path]) -> str:
+    """Say of images that they are skipped for their formats."""
+    suffixes = ", ".join(sorted({path.suffix.lower() for path in paths}))
+    return f"image file(s) skipped, as {suffixes} cannot be read here (save as PNG or JPEG)"
+
+
+def images_below(folder: Path, say: Callable[[str], None] = lambda note: None) -> list[Path]:
+    """List every image below a folder, in order; say is told of those in formats that are not read here.
 
     Raises InputError for a folder that cannot be read, and for a link that leads nowhere or to a folder above it.
     """
+    found = list(_walk(folder))
+    others = [path for path in found if not is_image_name(path)]
+    for note in skipped(list(map(str, others)), unread(others)):
+        say(note)
+    return [path for path in found if is_image_name(path)]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     try:
         names = visible_names(folder)
     except OSError as error:
@@ -44,8 +63,8 @@ def images_below(folder: Path) -> Iterator[Path]:
         if problem := link_problem(path):
             raise InputError(f"{path}: {problem}")
         if path.is_dir():
-            yield from images_below(path)
-        elif is_image_name(path):
+            yield from _walk(path)
+        elif looks_like_image(path):
             yield path
 
 
@@ -55,6 +74,8 @@ class Problems:
     def __init__(self, root: Path):
         self.root = root
         self.found: list[str] = []
+        self.unread: list[Path] = []
+        self.misplaced: list[Path] = []
 
     def name(self, path: Path) -> str:
         """Call a file as messages do."""
@@ -81,12 +102,21 @@ class Problems:
             self.say(self.root, problem)
             return []
         paths = self._entries(self.root)
+        self.misplaced += _pictures(paths)
         return [path.name for path in paths if os.path.isdir(path) and self._holds_class(path)]
+
+    def skipped(self) -> list[str]:
+        """Say in notes which images are skipped."""
+        outside = "file(s) or folder(s) skipped, as they lie outside train/good and test/KIND"
+        return [
+            *skipped(list(map(self.name, self.unread)), unread(self.unread)),
+            *skipped(list(map(self.name, self.misplaced)), outside),
+        ]
 
     def subfolders(self, folder: Path) -> list[Path]:
         """List the folders in a folder; images next to them are a problem."""
         paths = self._entries(folder)
-        loose = [path for path in paths if is_image_name(path) and os.path.isfile(path)]
+        loose = _pictures(paths)
         if loose:
             self.say(loose[0], f"{len(loose)} image(s) lie loose in {self.name(folder)}; move them into a folder of it")
         return [path for path in paths if os.path.isdir(path)]
@@ -100,12 +130,13 @@ class Problems:
             else:
                 self.say(path, "not a file; nothing deeper than this is looked at, so move its images up or remove it")
         by_stem: dict[str, list[Path]] = {}
+        self.unread += [path for path in _pictures(files) if not is_image_name(path)]
         for path in filter(is_image_name, files):
             by_stem.setdefault(path.stem, []).append(path)
         if needed and not by_stem:
             kinds = ", ".join(sorted({path.suffix or path.name for path in files}))
             why = f"no image among its {len(files)} file(s) ({kinds})" if files else "no image in it"
-            self.say(folder, f"{why}; put images there ({' '.join(SUFFIXES)}) or remove the folder")
+            self.say(folder, f"{why}; put images there ({', '.join(formats())}) or remove the folder")
         for stem, same in by_stem.items():
             if len(same) > 1:
                 names = " and ".join(path.name for path in same)
@@ -116,7 +147,14 @@ class Problems:
         before = len(self.found)
         entries = self._entries(folder)
         if _is_class(folder):
-            if not is_name(folder.name):
+            self.misplaced += _pictures(entries)
+            self.misplaced += [path for path in entries if os.path.isdir(path) and path.name not in SIDES]
+            odd = {path: side for path in entries if os.path.isdir(path) and (side := meant_side(path.name))}
+            for path, side in odd.items():
+                self.say(path, f"overlooked, as its name is not {side}; rename it to {side}")
+            if odd:
+                return False
+            if not is_name(decoded(folder.name)):
                 self.say(folder, "a class whose name cannot be printed, or is too long; rename the folder")
             return True
         if len(self.found) == before:
@@ -166,7 +204,7 @@ def _level_problem(root: Path) -> str | None:
         return f"lies too deep, it is a class folder or within one; pass {above} instead"
     if below := [str(folder) for folder in folders if any(map(_is_class, _folders(folder)))]:
         return f"one level too high; pass {' or '.join(below[:3])} instead"
-    if any(is_image_name(Path(name)) for name in visible_names(root)):
+    if any(looks_like_image(Path(name)) for name in visible_names(root)):
         return f"holds images, not class folders; put normal images in {root / 'CLASS' / 'train' / 'good'}"
     names = ", ".join(folder.name for folder in folders[:3]) or "it has none"
     return f"no class among its folders ({names}); expected {LAYOUT}"
@@ -179,8 +217,13 @@ def _folders(folder: Path) -> list[Path]:
         return []
 
 
+def _pictures(paths: Sequence[Path]) -> list[Path]:
+    return [path for path in paths if looks_like_image(path) and os.path.isfile(path)]
+
+
 def _is_class(folder: Path) -> bool:
-    return any(os.path.isdir(folder / side) for side in _SIDES)
+    other_spelling = any(meant_side(path.name) for path in _folders(folder))
+    return other_spelling or any(os.path.isdir(folder / side) for side in SIDES)
 
 
 def _folder_of_classes_above(root: Path) -> Path | None:
@@ -188,7 +231,7 @@ def _folder_of_classes_above(root: Path) -> Path | None:
     real = root.resolve()
     side = {0: "train", 1: real.name, 2: real.parent.name}
     for depth, folder in enumerate((real, *real.parents[:2])):
-        if side[depth] in _SIDES and _is_class(folder):
+        if side[depth] in SIDES and _is_class(folder):
             as_typed = root.parents[depth] if depth < len(root.parents) else None
             return as_typed if as_typed and as_typed.resolve() == folder.parent else folder.parent
     return None

@@ -97,7 +97,8 @@ def load_checkpoint(
             raise InputError("it does not fit its SHA-256")
         there, mine = header.identity, json.loads(json.dumps(identity))
         if odd := [k for k in {**there, **mine} if there.get(k) != mine.get(k)]:
-            raise InputError(f"it was made with another {', '.join(odd)}")
+            was = f", {there['budget']}: ask for that again" if "budget" in {*odd} & {*there} else ""
+            raise InputError(f"it was made with another {', '.join(odd)}{was}")
         if len(header.history.losses) != header.history.step:
             raise InputError("header.history.losses: one loss for each step is needed")
         load_into(module, strip(tensors, "module."), path)

@@ -13,6 +13,7 @@ from timenet_lib.engine.processes import claimed, make_accelerator
 from timenet_lib.engine.stages import TRAIN, Run, reflow
 from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor, build_lpips
+from timenet_lib.files import user_path
 from timenet_lib.presets import Preset, get_preset
 from timenet_lib.weights import has_stage
 
@@ -59,22 +60,31 @@ def train_stages(
     this, and the first one writes. Raises InputError for choices that exclude each other or lack an earlier stage,
     and if another run is writing into the folder.
     """
-    preset = choices.apply()
+    preset, out = choices.apply(), user_path(out)
     check_request(stage, out, k=k, drawn=data is None, options=options)
     if stage in ("all", "tpn"):  # what is missing or does not fit is said now, not after flow_0 and flow_1
         build_lpips(preset.lpips, build_extractor(preset.extractor, preset.extractor_weights, preset.levels))
     accelerator = make_accelerator(options.get("device", "cpu"))
     main = accelerator.is_main_process
+    tell = say if main else lambda line: None
     with accelerator.main_process_first():  # what is drawn is drawn once and cached
         index = training_index(data, preset.drawn)
-        pictures = load_textures(textures, preset.image_size) if stage not in ("flow", "reflow") else None
+        notes = list(index.notes)
+        pictures = None
+        if stage not in ("flow", "reflow"):
+            pictures = load_textures(textures, preset.image_size, say=notes.append)
     with claimed(out) if main else nullcontext():
         accelerator.wait_for_everyone()
         run = Run(
-            out=out, preset=preset, data=load_training_set(index, preset.image_size), textures=pictures, **options
-        )
-        tell = say if main else lambda line: None
+            out=out, preset=preset, data=load_training_set(index, preset.image_size), textures=pictures,
+            say=tell, **options,
+        )  # fmt: skip
+        for note in notes:
+            tell(f"note: {note}")
         tell(f"{len(index.train)} normal images of {len(index.classes)} classes at {preset.image_size} px")
+        begun = [(run.checkpoint(s), out / f"{s}.json", out / "couplings" / s) for s in stages_of(stage, k)]
+        if run.resume and not any(path.exists() for paths in begun for path in paths):
+            tell(f"{out} holds nothing to go on from: the training starts afresh")
         if stage == "reflow":
             reflow(run, k=k)
         else:
@@ -84,6 +94,11 @@ def train_stages(
             weights = choices.extractor_weights
             calibrate(out, run.data, pictures, seed=run.seed, device=run.device, extractor_weights=weights)
     tell(f"finished: {out}")
+
+
+def stages_of(stage: str, k: int) -> tuple[str, ...]:
+    """List what a call makes."""
+    return (f"flow_{k}",) if stage == "reflow" else MAKES[stage]
 
 
 def check_request(stage: str, out: Path, *, k: int, drawn: bool, options: Mapping[str, Any]) -> None:
@@ -98,6 +113,6 @@ def check_request(stage: str, out: Path, *, k: int, drawn: bool, options: Mappin
         raise InputError(f"{stage} needs {needs}, which {out} does not hold: train that first, or `train all`")
     if stage == "extractor" and not drawn:
         raise InputError("the extractor is trained on drawn data only: leave --data out")
-    there = [name for name in {**MAKES, "reflow": (f"flow_{k}",)}[stage] if has_stage(out, name)]
+    there = [name for name in stages_of(stage, k) if has_stage(out, name)]
     if there and not options.get("resume"):
         raise InputError(f"{out} already holds {', '.join(there)}: add --resume to go on, or choose another --out")

@@ -36,6 +36,7 @@ from timenet_lib.solvers import rk45
 from timenet_lib.weights import BROKEN
 
 RANGE = 32  # couplings that share a solver call
+FILES = "[0-9]*.safetensors"  # not ._NAME, which a Mac may leave beside them
 BAR = "{desc:>9} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 
@@ -93,14 +94,17 @@ def make_couplings(
 
     Paper: algorithm 1. What is there already is kept. With minutes, no range is begun after they are over, but at
     least one is made. share = (i, n) makes the i-th of n shares of the ranges; all shares together are what (0, 1)
-    makes. Raises DataError if the folder was made with another manifest.
+    makes. Raises DataError if the folder was made with another manifest, or for more.
     """
     manifest.settle(folder)
     device, seed, k = next(v.parameters()).device, manifest.seed, manifest.k
     begin, done = time.monotonic(), 0
-    starts = range(0, count, manifest.range)[share[0] :: share[1]]
-    for start in tqdm(starts, desc="couplings", disable=not progress, bar_format=BAR):
-        indices = range(start, min(start + manifest.range, count))
+    ranges = [range(start, min(start + manifest.range, count)) for start in range(0, count, manifest.range)]
+    if odd := {*folder.glob(FILES)} - {range_file(folder, indices) for indices in ranges}:
+        raise DataError(
+            f"{min(odd)} is of another number of couplings than {count}: delete it, or ask for as many again"
+        )
+    for indices in tqdm(ranges[share[0] :: share[1]], desc="couplings", disable=not progress, bar_format=BAR):
         path = range_file(folder, indices)
         if path.is_file():
             continue
@@ -140,7 +144,7 @@ class Couplings:
         self.nfe: list[int] = []  # function evaluations of each range
         self.files: list[Path] = []
         self.count = 0
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in sorted(folder.glob(FILES)):
             if self.count % self.manifest.range:
                 raise DataError(f"{self.files[-1]} is shorter than a range, though not the last: delete it")
             count, nfe = check_range(path, self.manifest)

@@ -103,7 +103,7 @@ def draw_ahead(draw: Callable[[int], Batch], steps: range, *, workers: int, pin:
 
 def silence(_: int) -> None:
     """Let a worker print nothing on stderr: what it meets, the training process tells."""
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     os.dup2(sys.stderr.fileno(), 2)
 
 

@@ -42,6 +42,9 @@ class Budget:
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise InputError(f"{self.minutes} minutes: more than 0 are needed, and not without end")
 
+    def __str__(self) -> str:
+        return f"{self.steps} steps" if self.minutes is None else f"{self.minutes:g} minutes"
+
     def spent(self, step: int, seconds: float) -> float:
         """Compute the share of the budget that is spent, 0 to 1 and beyond."""
         return step / self.steps if self.minutes is None else seconds / (60 * self.minutes)
@@ -64,24 +67,26 @@ def run_job(
     workers: int = 0,
     save_every: float = 60.0,
     progress: bool = True,
+    say: Callable[[str], None] = lambda line: None,
 ) -> History:
     """Train to the end of the budget, as train.py does; draw(step=..., samples=...) draws these samples of a step.
 
     batch_size counts the images of one process, workers the processes that draw for it, 0 for none. A checkpoint of
     the weights of saved, by default all of module, is written every save_every seconds, on an interrupt, and when a
-    worker dies; with resume the training goes on from it, in its precision, or starts afresh where there is none.
-    Raises TimeNetError if memory runs out, a worker dies or the loss is not finite, InputError for an unknown
-    precision or number of workers, WeightsError for a checkpoint that is damaged or of another identity.
+    worker dies; with resume the training goes on from it, in its precision, which say is told, or starts afresh where
+    there is none. Raises TimeNetError if memory runs out, a worker dies or the loss is not finite, InputError for an
+    unknown precision or number of workers, WeightsError for a checkpoint that is damaged or of another identity.
     """
     accelerator = accelerator or make_accelerator()
     module.to(memory_format=torch.channels_last)  # convolutions run a fifth faster
     optimizer = adamw([p for p in module.parameters() if p.requires_grad])
     kept, main = saved or module, accelerator.is_main_process
     history = History(convert("precision", precision, Precision))
+    first, stage = accelerator.process_index * batch_size, checkpoint.stem
     if resume and checkpoint.is_file():
         history = load_checkpoint(checkpoint, kept, optimizer, identity=identity)
+        say(f"{stage} goes on from step {history.step}, in {history.precision}")
     prepared, optimizer_ = accelerator.prepare(module, optimizer)
-    first, stage = accelerator.process_index * batch_size, checkpoint.stem
     begun, written = 0.0, time.monotonic()
 
     def spent() -> float:

@@ -61,7 +61,7 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a")
+        lock = (folder / ".lock").open("a", encoding="utf-8")
     with lock:
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=lock.close)  # a worker that outlives a killed run holds nothing

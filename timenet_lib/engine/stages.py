@@ -20,6 +20,7 @@ from timenet_lib.engine.loop import Budget, run_job
 from timenet_lib.engine.processes import make_accelerator, own_device
 from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor, build_lpips
+from timenet_lib.files import convert, sha256, user_path
 from timenet_lib.keyed import key_seed
 from timenet_lib.losses import Distance, balanced_weight, flow_loss, repair_errors, tpn_loss
 from timenet_lib.models import load_network
@@ -54,6 +55,10 @@ class Run:
     precision: str = "float32"
     save_every: float = 60.0  # seconds between checkpoints
     workers: int | None = None  # that draw batches, for each process; None: by default_workers
+    say: Callable[[str], None] = lambda line: None  # takes what a resumed run keeps, and where it goes on
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", user_path(self.out))
 
     @cached_property
     def accelerator(self) -> Accelerator:
@@ -74,22 +79,35 @@ class Run:
             anomalous_share=share, seed=self.seed, stage=stage, sources=sources,
         )  # fmt: skip
 
+    def choices(self, stage: str) -> dict[str, Any]:
+        """Get what two trainings of a stage must share to be the same one, whatever their budgets."""
+        task = {"task": self.task} if stage == "extractor" else {}
+        return {**self.preset.for_stage(stage), "data_sha256": self.data.data_hash, "seed": self.seed, **task}
+
     def fresh(self, stage: str) -> bool:
         """Tell whether a stage is still to be trained.
 
-        Raises InputError if it is finished and this run does not resume, or it was made with other choices.
+        Raises InputError if it is finished and this run does not resume, or it was made with other choices or in fewer
+        steps: its learning rate has fallen to zero.
         """
         if not has_stage(self.out, stage):
             return True
         if not self.resume:
             raise InputError(f"{self.out} already holds {stage}: add --resume to go on, or choose another --out")
         record = read_record(self.out, stage)
-        mine = {**self.preset.for_stage(stage), "data_sha256": self.data.data_hash, "seed": self.seed}
+        mine = self.choices(stage)
         preset = record.get("preset")
         theirs = {**(preset if isinstance(preset, dict) else {}), **record}
         odd = [k for k, v in mine.items() if theirs.get(k) != v]
         if odd:
             raise InputError(f"{self.out / stage}.json was made with another {', '.join(odd)}: choose another --out")
+        steps = convert("training", record.get("training"), dict[str, Any]).get("steps")
+        if isinstance(steps, int) and steps < (self.steps or 0):
+            raise InputError(
+                f"{self.out / stage}.json is finished, in {steps} steps, and does not go on to {self.steps}: "
+                "choose another --out, or delete it to start afresh"
+            )
+        self.say(f"{stage} is finished already, in {steps} steps: nothing is trained")
         self.checkpoint(stage).unlink(missing_ok=True)  # of a run that was killed between the two
         return False
 
@@ -119,15 +137,20 @@ class Run:
         those of made, by default all of module. found goes into the record.
         """
         preset, data, processes = self.preset, self.data, self.accelerator.num_processes
-        identity = {"stage": stage, "preset": preset.for_stage(stage), "data": data.data_hash, "seed": self.seed}
         minutes = None if self.minutes is None else self.minutes * share
+        budget = Budget(steps if self.steps is None else self.steps, minutes)
+        textures = None if stage.startswith(("flow", "diffusion")) else self.textures
+        identity = {
+            "stage": stage, **self.choices(stage), "budget": str(budget), "number of processes": processes,
+            "set of textures": "" if textures is None else sha256(textures.numpy().tobytes()),
+        }  # fmt: skip
         history = run_job(
             module, loss, draw,
-            budget=Budget(steps if self.steps is None else self.steps, minutes), peak_rate=rate,
+            budget=budget, peak_rate=rate,
             batch_size=batch_size or preset.batch_size, checkpoint=self.checkpoint(stage), identity=identity,
             saved=saved, precision=self.precision, resume=self.resume, accelerator=self.accelerator,
             workers=default_workers(self.on, processes) if self.workers is None else self.workers,
-            save_every=self.save_every, progress=self.progress,
+            save_every=self.save_every, progress=self.progress, say=self.say,
         )  # fmt: skip
         record = {
             "preset": preset.as_dict(),

@@ -44,7 +44,7 @@ def evaluate_folder(data: Path | None, model: TimeNet, *, say: Say = quiet, **op
         train = index_folder(folder, parts=("train",))
     except DataError as error:
         say(f"note: no flow's best t is chosen, because there are no training images: {error}")
-    for note in index.notes:
+    for note in dict.fromkeys((*index.notes, *(train.notes if train else ()))):
         say(f"note: {note}")
     return evaluate(index, model, train=train, say=say, **options)
 

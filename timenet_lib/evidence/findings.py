@@ -41,7 +41,15 @@ def measure_trainings(
         out = folder / str(seed)
         say(f"training seed {seed}")
         train_all(
-            Run(out=out, preset=preset, data=data, textures=drawn_textures(preset.image_size), seed=seed, resume=True)
+            Run(
+                out=out,
+                preset=preset,
+                data=data,
+                textures=drawn_textures(preset.image_size),
+                seed=seed,
+                resume=True,
+                say=say,
+            )
         )
         model = TimeNet.from_pretrained(out)
         runs.append({"training_seed": seed, **measure_training(model, index, say=say, keep=keep)})

@@ -24,6 +24,7 @@ from timenet_lib.engine.stages import Run, seeded
 from timenet_lib.errors import InputError
 from timenet_lib.evidence.experiment import Method
 from timenet_lib.evidence.testset import Scored
+from timenet_lib.files import user_path
 from timenet_lib.keyed import generator, image_noise, integer, key_seed
 from timenet_lib.models import load_network
 from timenet_lib.path import as_float
@@ -250,7 +251,7 @@ def trained(folder: Path | None) -> Path:
     """Take the folder of the trained peers. Raises InputError where there is none."""
     if folder is None:
         raise InputError("the peers are not trained: give the folder of train_peers")
-    return folder
+    return user_path(folder)
 
 
 def load_diffusion(folder: Path | None, device: str = "cpu") -> UNet:

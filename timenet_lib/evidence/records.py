@@ -60,7 +60,7 @@ def record_path(name: str) -> Path:
 
 def read(name: str) -> dict[str, Any]:
     """Read a record of the shipped weights."""
-    return json.loads(record_path(name).read_text())
+    return json.loads(record_path(name).read_text(encoding="utf-8"))
 
 
 def note(*names: str) -> str:

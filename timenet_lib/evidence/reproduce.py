@@ -74,7 +74,7 @@ class Work:
         def kept(name: str, make: Callable[[], Any]) -> Any:
             path = self.folder / record / f"{re.sub(r'[^a-zA-Z0-9.=]+', '_', name)}.json"
             if path.is_file():
-                found = json.loads(path.read_text())
+                found = json.loads(path.read_text(encoding="utf-8"))
                 if found["made_with"] == stamp and found["part"] == name:
                     self.say(f"{name}: kept from an earlier run, {path}")
                     self.spared += found["seconds"]
@@ -102,7 +102,9 @@ def make_benchmark(work: Work, keep: Keep) -> dict[str, Any]:
     train = training_index(None, preset.drawn)
     data = load_training_set(train, preset.image_size)
     textures = drawn_textures(preset.image_size)
-    train_peers(Run(out=peers, preset=preset, data=data, textures=textures, resume=True, progress=work.progress))
+    train_peers(
+        Run(out=peers, preset=preset, data=data, textures=textures, resume=True, progress=work.progress, say=work.say)
+    )
     rivals = Rivals(work.model, train, peers, say=work.say)
     results = run_benchmark(work.tests, rivals, keep=keep)
     if work.weights:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from timenet_lib.errors import DataError, InputError, OutputError
-from timenet_lib.files import new_folder
+from timenet_lib.files import new_folder, user_path
 from timenet_lib.keyed import key_seed
 
 from .canvas import SEEDS, VERSION
@@ -81,7 +81,7 @@ def write_all(root: Path, record: dict[str, Any], workers: int) -> None:
         for child in others:
             child.kill()
             child.wait()
-    (root / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    (root / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def holds(root: Path, record: dict[str, Any]) -> bool:
@@ -89,7 +89,7 @@ def holds(root: Path, record: dict[str, Any]) -> bool:
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        found = dict(json.loads((root / RECORD).read_text()))
+        found = dict(json.loads((root / RECORD).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError):
         raise DataError(f"{root} is not empty and has no readable {RECORD}: name a new or an empty folder") from None
     if found != record:
@@ -115,7 +115,7 @@ def write_drawn(
     `workers` processes draw; None means two where there are two cores.
     Raises DataError if the folder holds anything else, and InputError for arguments out of range.
     """
-    root = Path(root).absolute()
+    root = user_path(root).absolute()
     counts = {"train": train, "good": good, "defective": defective}
     record = {"data": "drawn", "version": VERSION, "size": size, "seed": seed, **counts, "classes": list(classes)}
     check_record(record)
@@ -135,9 +135,9 @@ def write_drawn(
 def cache_home() -> Path:
     """Find the cache: $TIMENET_CACHE, $XDG_CACHE_HOME/timenet or ~/.cache/timenet."""
     if os.environ.get("TIMENET_CACHE"):
-        return Path(os.environ["TIMENET_CACHE"])
+        return user_path(os.environ["TIMENET_CACHE"])
     home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "timenet"
+    return user_path(home or "~/.cache") / "timenet"
 
 
 def drawn_folder(*, size: int = 64, seed: int = 0, train: int = 120, good: int = 20, defective: int = 40) -> Path:
