@@ -36,21 +36,12 @@ def measure_trainings(
     preset = replace(get_preset("demo"), **REDUCED)  # type: ignore[arg-type]
     data = load_training_set(training_index(None, preset.drawn), preset.image_size)
     index = index_folder(drawn_folder(**preset.drawn), parts=("test",))
+    textures = drawn_textures(preset.image_size)
     runs = []
     for seed in seeds:
         out = folder / str(seed)
         say(f"training seed {seed}")
-        train_all(
-            Run(
-                out=out,
-                preset=preset,
-                data=data,
-                textures=drawn_textures(preset.image_size),
-                seed=seed,
-                resume=True,
-                say=say,
-            )
-        )
+        train_all(Run(out=out, preset=preset, data=data, textures=textures, seed=seed, resume=True, say=say))
         model = TimeNet.from_pretrained(out)
         runs.append({"training_seed": seed, **measure_training(model, index, say=say, keep=keep)})
     return {
