@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -44,6 +45,15 @@ def _private_cache(tmp_path_factory):
 def drawn_ci(_private_cache) -> FolderIndex:
     """The drawn data set at preset ci."""
     return index_folder(drawn_folder(**CI.drawn))
+
+
+@pytest.fixture(scope="session")
+def drawn_few(drawn_ci, tmp_path_factory) -> Path:
+    """A folder with three of its ten classes, for what costs more with every class."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in ("die", "gear", "wood"):
+        shutil.copytree(drawn_ci.root / name, folder / name)
+    return folder
 
 
 @pytest.fixture

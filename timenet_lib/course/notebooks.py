@@ -9,9 +9,9 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from timenet_lib.course.record import NUMBERS_MIME
 from timenet_lib.files import sha256
 
-NUMBERS_MIME = "application/vnd.timenet.metrics+json"  # of what a cell records
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _INJECTED = {"injected-parameters", "papermill-error-cell-tag"}
 _KEPT_CELL_METADATA = ("tags", "jupyter", "editable", "deletable")

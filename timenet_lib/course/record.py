@@ -5,8 +5,9 @@ from typing import SupportsFloat
 
 from IPython.display import display
 
-from timenet_lib.course.notebooks import NUMBERS_MIME
 from timenet_lib.errors import InputError
+
+NUMBERS_MIME = "application/vnd.timenet.metrics+json"  # of what a cell records
 
 
 def record(**numbers: SupportsFloat) -> None:
