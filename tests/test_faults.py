@@ -4,6 +4,7 @@ Workers that draw batches die in engine/test_feeding.py. Of two processes of `ac
 """
 
 import ctypes
+import itertools
 import os
 import random
 import re
@@ -257,8 +258,22 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(comm
 NEW = {f"{i:02d}.png": bytes([i]) * 100_000 for i in range(20)}
 
 
-def refresh_figures(home):
-    """Do `make figures` in a folder; what the notebooks would draw is written without them."""
+def refresh_figures(home, kill_at=0):
+    """Do `make figures` in a folder; what the notebooks would draw is written without them.
+
+    With kill_at this process kills itself at its nth opening, renaming or removal of a file in figures/: within the
+    writing of what it opens, before the others.
+    """
+    touched = itertools.count(1)
+
+    def hook(event, args):
+        changes = event in ("open", "os.rename", "os.remove") and str(args[0]).startswith(f"{home}/figures/")
+        if changes and next(touched) == kill_at:
+            if event == "open" and "w" in args[1]:
+                Path(args[0]).write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
 
     def run(notebooks, out, parameters, stream):
         figures = Path(parameters["figure_dir"])
@@ -277,9 +292,9 @@ def test_figures_are_whole_wherever_their_refreshing_is_killed(tmp_path):
     old = {name: b"old" for name in [*NEW, "gone.png"]}
     for name, content in old.items():
         (figures / name).write_bytes(content)
-    for n in (1, 2, 3, 10):
-        child = Child(partial(refresh_figures, tmp_path), tmp_path)
-        assert child.stop_when(Changes(figures, n)) == (True, -signal.SIGKILL), child.log
+    for n in (1, 2, 10, 61, 62, 64):  # of which each file takes three, the last is gone.png
+        child = Child(partial(refresh_figures, tmp_path, n), tmp_path)
+        assert child.end() == -signal.SIGKILL, (n, child.log)
         for name, content in old.items():
             if name == "gone.png" and not (figures / name).exists() and (figures / "manifest.json").is_file():
                 continue  # files are removed once the new manifest is there
