@@ -25,12 +25,19 @@ from timenet_lib.presets import CI
 from timenet_lib.tpn import TPN
 from timenet_lib.unet import UNet
 
-LONG = ("test_readme.py", "test_cli.py", "test_notebooks.py")
+LONG = (
+    "test_notebooks.py",
+    "test_cli.py",
+    "test_export.py",
+    "test_readme.py",
+    "test_processes.py",
+    "test_live_page.py",
+)
 
 
 def pytest_collection_modifyitems(items):
     """Put the longest modules first: a process gets a whole one at a time."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)

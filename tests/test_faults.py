@@ -39,12 +39,12 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory, drawn_ci):
+def command(tmp_path_factory, drawn_few):
     """Return what makes a `timenet train` into the folder out, with a checkpoint after every step."""
     textures = tmp_path_factory.mktemp("textures")
     for i in range(6):
         Image.fromarray(draw_texture(i, CI.image_size)).save(textures / f"{i}.png")
-    options = ["--preset", "ci", "--precision", "float32", "--data", drawn_ci.root, "--textures", textures]
+    options = ["--preset", "ci", "--precision", "float32", "--data", drawn_few, "--textures", textures]
 
     def make(stage, *more, prepare=None):
         steps = () if "--steps" in more else ("--steps", 8)
@@ -109,12 +109,10 @@ def test_the_same_seed_leaves_the_same_bytes_and_another_one_does_not(command, w
     assert first != second
 
 
-def test_an_evaluation_repeats_its_json_to_the_byte(whole, drawn_ci, tmp_path):
+def test_an_evaluation_repeats_its_json_to_the_byte(whole, drawn_few, tmp_path):
     files = []
     for name in ("first", "second"):
-        child = Child(
-            Command("evaluate", "--weights", whole, "--data", drawn_ci.root, "--json", "e.json"), tmp_path / name
-        )
+        child = Child(Command("evaluate", "--weights", whole, "--data", drawn_few, "--json", "e.json"), tmp_path / name)
         assert child.end() == 0, child.log
         files.append((tmp_path / name / "e.json").read_bytes())
     assert files[0] == files[1]
