@@ -191,6 +191,15 @@ def test_the_same_data_is_left_as_it_is_and_other_data_refused(written, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn.json", "note.txt"]
 
 
+@pytest.mark.parametrize(("train", "cores", "workers"), [(200, 2, 1), (201, 2, 2), (201, 1, 1)])
+def test_a_second_process_draws_where_there_is_enough_to_do(tmp_path, monkeypatch, train, cores, workers):
+    seen = []
+    monkeypatch.setattr(drawn.writer, "write_all", lambda root, record, workers: seen.append(workers))
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    drawn.write_drawn(tmp_path / "out", train=train, good=0, defective=0, classes=("die",))
+    assert seen == [workers]
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*_, **options):
         raise OSError("disk full")
@@ -214,7 +223,7 @@ def test_a_kill_leaves_no_half_folder_under_the_final_name(tmp_path):
 
 def test_the_cache_writes_once_even_for_two_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("TIMENET_CACHE", str(tmp_path / "cache"))
-    few = {"size": 32, "train": 1, "good": 1, "defective": 1}
+    few = {"size": 32, "train": 0, "good": 1, "defective": 0}
     with ThreadPoolExecutor(2) as pool:
         first, second = (f.result() for f in [pool.submit(drawn.drawn_folder, **few) for _ in range(2)])
     assert first == second
