@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -24,12 +25,19 @@ from timenet_lib.presets import CI
 from timenet_lib.tpn import TPN
 from timenet_lib.unet import UNet
 
-LONG = ("test_readme.py", "test_cli.py", "test_notebooks.py")
+LONG = (
+    "test_notebooks.py",
+    "test_cli.py",
+    "test_export.py",
+    "test_readme.py",
+    "test_processes.py",
+    "test_live_page.py",
+)
 
 
 def pytest_collection_modifyitems(items):
     """Put the longest modules first: a process gets a whole one at a time."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,6 +52,15 @@ def _private_cache(tmp_path_factory):
 def drawn_ci(_private_cache) -> FolderIndex:
     """The drawn data set at preset ci."""
     return index_folder(drawn_folder(**CI.drawn))
+
+
+@pytest.fixture(scope="session")
+def drawn_few(drawn_ci, tmp_path_factory) -> Path:
+    """A folder with three of its ten classes, for what costs more with every class."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in ("die", "gear", "wood"):
+        shutil.copytree(drawn_ci.root / name, folder / name)
+    return folder
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 from timenet_lib.__main__ import main
 from timenet_lib.course.evidence import findings_table, read_evidence
 from timenet_lib.course.runner import find_notebooks
+from timenet_lib.evidence import flows
+from timenet_lib.metrics import bootstrap_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,12 +26,20 @@ SMALLER = {
     "--minutes 60": "--preset ci --steps 2",
     "--preset paper --data": "--preset ci --steps 2 --data",
     "--device cuda": "",
-    "measure-flows": "measure-flows --samples 1 --weights runs/parts",  # with shipped weights: slow, below
+    **{f"{command} --json": f"{command} --data PARTS --weights runs/parts --json" for command in ("evaluate", "flows")},
+    "measure-flows": "measure-flows --samples 1",
+    "export timenet.onnx": "export timenet.onnx --weights runs/parts --method flow_0",
 }
 
 
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def smaller(line):
+    for before, after in SMALLER.items():
+        line = line.replace(before, after)
+    return line
 
 
 def commands():
@@ -37,12 +48,12 @@ def commands():
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, drawn_ci):
+def workplace(tmp_path_factory, drawn_few):
     """A folder where PARTS, MVTEC and DTD are stand-ins, and where `timenet` is this interpreter's."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("PARTS", "MVTEC"):
-        shutil.copytree(drawn_ci.root, folder / name)
-    shutil.copytree(drawn_ci.root / "wood" / "train" / "good", folder / "DTD" / "images")
+        shutil.copytree(drawn_few, folder / name)
+    shutil.copytree(drawn_few / "wood" / "train" / "good", folder / "DTD" / "images")
     return folder
 
 
@@ -72,15 +83,12 @@ def test_the_map_of_the_course_is_true():
 def test_every_command_runs(workplace, monkeypatch):
     """In this process, but for the first one: importing torch for each of them would take most of the time."""
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(flows, "bootstrap_interval", partial(bootstrap_interval, num_samples=20))
     seen = set()
-    for line in sorted(commands(), key=lambda line: "measure-flows" in line):  # it needs what another one trains
-        for before, after in SMALLER.items():
-            line = line.replace(before, after)
+    for line in sorted(map(smaller, commands()), key=lambda line: "--weights runs/parts" in line):  # trained by another
         args = shlex.split(line)
         assert args[0] == "timenet", line
         seen.add(args[1])
-        if args[1] in ("evaluate", "measure-flows") and "--data" not in args:
-            args += ["--data", str(workplace / "drawn")]
         paths = [sorted(map(str, workplace.glob(a))) if "*" in a else [a] for a in args[1:]]
         options = [p for part in paths for p in part]
         if len(seen) == 1:
@@ -93,12 +101,16 @@ def test_every_command_runs(workplace, monkeypatch):
 
 
 @pytest.mark.slow
-def test_flows_are_measured_with_the_shipped_weights(tmp_path):
-    command = [sys.executable, "-m", "timenet_lib"]
-    run([*command, *shlex.split("draw --out drawn --size 64 --train 2 --good 2 --defective 2")], tmp_path)
-    result = run([*command, *shlex.split("measure-flows --samples 1 --data drawn --json flows.json")], tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "flows.json").is_file()
+def test_commands_without_a_choice_of_weights_run_with_the_shipped_ones(tmp_path):
+    for line in (
+        "draw --out drawn --size 64 --train 2 --good 2 --defective 2",
+        "evaluate --data drawn --json results.json",
+        "measure-flows --samples 1 --data drawn --json flows.json",
+        "export timenet.onnx",
+    ):
+        result = run([sys.executable, "-m", "timenet_lib", *shlex.split(line)], tmp_path)
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+    assert {"results.json", "flows.json", "timenet.onnx"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_python_example_runs(workplace):

@@ -1,6 +1,7 @@
 """A headless chromium, where there is one."""
 
 import shutil
+from contextlib import contextmanager
 
 import pytest
 
@@ -29,8 +30,8 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def page(chromium):
+@contextmanager
+def new_page(chromium):
     """Open a page of 1200 by 800 that collects its console errors in `page.problems`."""
     context = chromium.new_context(viewport={"width": 1200, "height": 800})
     page = context.new_page()
@@ -41,8 +42,8 @@ def page(chromium):
     context.close()
 
 
-@pytest.fixture
-def alone(page):
+@contextmanager
+def refusing(page):
     """Refuse every request but that of the file itself; afterwards nothing was asked for, and the console is empty."""
     asked = []
 
@@ -57,6 +58,25 @@ def alone(page):
     yield page
     assert page.problems == []
     assert asked == []
+
+
+@pytest.fixture
+def page(chromium):
+    with new_page(chromium) as made:
+        yield made
+
+
+@pytest.fixture
+def alone(page):
+    with refusing(page):
+        yield page
+
+
+@pytest.fixture(scope="module")
+def shared(chromium):
+    """A page as `alone`, for all tests of a module."""
+    with new_page(chromium) as made, refusing(made):
+        yield made
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -1,6 +1,6 @@
 """Notebooks in a real JupyterLab: run all cells, move the viewer's slider, and the picture changes, soon enough.
 
-00 and 03 run at preset ci; as they are committed, they and the others run among the slow tests. How long a step takes
+00 runs at preset ci; as they are committed, it and the others run among the slow tests. How long a step takes
 is part of the output: from the key (the event's own time stamp) to the frame after the one in which some pixel of a
 canvas is another.
 """
@@ -49,7 +49,7 @@ frames = [np.full((32, 32, 3), level, np.uint8) for level in range(0, 250, 25)]
 Viewer([Panel("input", frames[4]), Panel("moving", frames)], np.arange(10) / 10, "t", value=0.5, alt="greys")"""
 
 
-AT_CI = [path for path in NOTEBOOKS if path.name.startswith(("00", "03"))]
+AT_CI = [path for path in NOTEBOOKS if path.name.startswith("00")]
 STILL = [path for path in NOTEBOOKS if path.name.startswith(("05", "07"))]  # they hold no viewer
 LIVE = '.timenet-viewer[aria-label^="For one test image, one noise seed"]'
 CASES = [

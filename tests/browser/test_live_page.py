@@ -20,12 +20,25 @@ NUMBERS = """() => Object.fromEntries(Object.entries(timenet.numbers()).map(
 MAPS = ("stroke", "timestepMap", "scoreMap")
 
 
-@pytest.fixture
-def opened(alone):
+def open_on(page):
     """Open the page and wait until the untouched image has its repair."""
-    alone.goto(PAGE.as_uri())
-    alone.wait_for_selector("body[data-ready]", timeout=SECONDS)
-    return alone
+    page.goto(PAGE.as_uri())
+    page.wait_for_selector("body[data-ready]", timeout=SECONDS)
+    return page
+
+
+@pytest.fixture(scope="module")
+def loaded(shared):
+    return open_on(shared)
+
+
+@pytest.fixture
+def opened(loaded):
+    """Return the one page of these tests, on its first image, untouched."""
+    loaded.locator("#image").select_option(index=0)
+    loaded.get_by_role("button", name="Clear").click()
+    numbers(loaded)
+    return loaded
 
 
 def numbers(page):
@@ -91,7 +104,8 @@ def test_its_numbers_are_torchs_and_drawn_strokes_are_found_and_repaired(opened)
     assert numbers(opened)["imageScore"] == pytest.approx(untouched["imageScore"], abs=TOLERANCE)
 
 
-def test_every_control_works_by_keyboard_has_a_name_and_fits_a_phone(opened):
+def test_every_control_works_by_keyboard_has_a_name_and_fits_a_phone(alone):
+    opened = open_on(alone)  # of its own: width, colour and noise are left as they are chosen here
     first = numbers(opened)
     opened.get_by_role("button", name="Show me one").press("Enter")
     shown = numbers(opened)
@@ -152,10 +166,13 @@ def test_a_network_that_does_not_load_is_said_so(alone, tmp_path):
     alone.evaluate("timenet.settled()")
 
 
-def test_every_sound_image_is_below_the_threshold_as_the_page_opens(opened):
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_sound_image_is_below_the_threshold_as_the_page_opens(opened, every):
     names = opened.locator("#image option").all_inner_texts()
     assert len(names) == 21
     for index, name in enumerate(names):
+        if index % every and "defective" not in name:
+            continue
         opened.locator("#image").select_option(index=index)
         opened.wait_for_function("name => timenet.numbers().name === name", arg=name)
         found = numbers(opened)
@@ -164,7 +181,7 @@ def test_every_sound_image_is_below_the_threshold_as_the_page_opens(opened):
 
 
 SLOW_DECODING = """() => {
-    const decode = HTMLImageElement.prototype.decode;
+    const decode = window.decode = HTMLImageElement.prototype.decode;
     window.held = [];
     HTMLImageElement.prototype.decode = async function () {
         await new Promise((go) => held.push(go));
@@ -187,6 +204,7 @@ def test_an_image_is_chosen_once_it_is_decoded_and_the_last_choice_stays(opened)
     found = numbers(opened)
     assert found["name"] == "gear"
     assert np.array_equal(found["image"], found["clean"])
+    opened.evaluate("() => { HTMLImageElement.prototype.decode = window.decode; }")
 
 
 def test_after_an_error_the_page_goes_on(opened):

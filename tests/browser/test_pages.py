@@ -14,13 +14,19 @@ MEGABYTES = 5
 PICTURES = "Array.from(document.querySelectorAll('canvas'), c => c.toDataURL())"
 
 
-@pytest.fixture(params=PAGES, ids=lambda path: path.stem)
-def opened(request, alone):
+@pytest.fixture(scope="module", params=PAGES, ids=lambda path: path.stem)
+def loaded(request, shared):
     """Open a page and wait for its pictures."""
-    alone.goto(request.param.as_uri())
-    alone.wait_for_function("Array.from(document.querySelectorAll('canvas')).every(c => c.width > 1)")
-    alone.wait_for_timeout(300)
-    return alone
+    shared.goto(request.param.as_uri())
+    shared.wait_for_function("Array.from(document.querySelectorAll('canvas')).every(c => c.width > 1)")
+    shared.wait_for_timeout(300)
+    return shared
+
+
+@pytest.fixture
+def opened(loaded):
+    yield loaded
+    loaded.set_viewport_size({"width": 1200, "height": 800})
 
 
 def test_there_are_four_pages_at_least_and_none_is_large():

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 
+from timenet_lib.__main__ import main
 from timenet_lib.course import own
 from timenet_lib.course.models import load_example
 from timenet_lib.course.style import COLOURS
@@ -47,14 +49,15 @@ def test_a_command_that_fails_says_so_with_its_last_line(handle, tmp_path):
     assert "error: " in handle.states[-1]
 
 
-def test_a_training_is_interrupted_at_a_step_and_goes_on(handle, drawn_ci, tmp_path):
-    train = ("train", "flow", "--preset", "ci", "--data", drawn_ci.root, "--out", "run", "--resume", "--steps", 200)
+def test_a_training_is_interrupted_at_a_step_and_goes_on(handle, drawn_few, tmp_path, monkeypatch):
+    train = ("train", "flow", "--preset", "ci", "--data", str(drawn_few), "--out", "run", "--resume", "--steps", "200")
     said = own.timenet(*train, folder=tmp_path, stop_at=3)
     assert said.splitlines()[-1] == "error: interrupted: the same command with --resume goes on with what run holds"
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["flow_0.safetensors"]
     reached = max(int(s) for s in own.STEP.findall(said))
     assert 3 <= reached < 200
-    said = own.timenet(*train, folder=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(main, train).output
     assert "step 200," in said
     assert said.splitlines()[-1] == "finished: run"
 

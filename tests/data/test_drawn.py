@@ -88,14 +88,15 @@ def test_one_seed_is_one_object_at_any_resolution(name):
         assert np.abs(draw_normal(name, size=33, seed=seed).mean((0, 1)) - small.mean((0, 1))).max() < 4
 
 
+@pytest.mark.parametrize("number", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
-def test_a_defect_is_visible_inside_its_mask_and_absent_outside(name, kind):
+def test_a_defect_is_visible_inside_its_mask_and_absent_outside(name, kind, number):
     mask, large = draw_defective(name, kind, size=64, seed=4)[1], draw_defective(name, kind, size=128, seed=4)[1]
     halved_mask = halved(large)[..., 0] >= 0.5
     assert (mask & halved_mask).sum() / (mask | halved_mask).sum() > 0.7
-    for seed in range(100, 104):
+    for seed in range(100, 100 + number):
         assert 0.003 < draw_defective(name, kind, size=32, seed=seed)[1].mean() < 0.3
-    for seed in range(10, 12):
+    for seed in range(10, 10 + number):
         normal, (picture, mask) = draw_normal(name, size=64, seed=seed), draw_defective(name, kind, size=64, seed=seed)
         difference = apart(picture, normal)
         assert (mask.shape, mask.dtype) == ((64, 64), bool)
@@ -190,6 +191,15 @@ def test_the_same_data_is_left_as_it_is_and_other_data_refused(written, tmp_path
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn.json", "note.txt"]
 
 
+@pytest.mark.parametrize(("train", "cores", "workers"), [(200, 2, 1), (201, 2, 2), (201, 1, 1)])
+def test_a_second_process_draws_where_there_is_enough_to_do(tmp_path, monkeypatch, train, cores, workers):
+    seen = []
+    monkeypatch.setattr(drawn.writer, "write_all", lambda root, record, workers: seen.append(workers))
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    drawn.write_drawn(tmp_path / "out", train=train, good=0, defective=0, classes=("die",))
+    assert seen == [workers]
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail(*_, **options):
         raise OSError("disk full")
@@ -213,7 +223,7 @@ def test_a_kill_leaves_no_half_folder_under_the_final_name(tmp_path):
 
 def test_the_cache_writes_once_even_for_two_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("TIMENET_CACHE", str(tmp_path / "cache"))
-    few = {"size": 32, "train": 1, "good": 1, "defective": 1}
+    few = {"size": 32, "train": 0, "good": 1, "defective": 0}
     with ThreadPoolExecutor(2) as pool:
         first, second = (f.result() for f in [pool.submit(drawn.drawn_folder, **few) for _ in range(2)])
     assert first == second

@@ -6,6 +6,8 @@ import runpy
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -24,18 +26,15 @@ def run(command, **env):
     return done
 
 
-def timenet(launcher, *args):
-    """Run a command under a launcher, or without one in this process."""
+def train(launcher, out, batch_size, *, data, workers=0):
+    """Train all stages under a launcher, or without one in this process."""
+    command = ["train", "all", "--preset", "ci", "--data", str(data), "--steps", "6", "--precision", "float32"]
+    command += ["--batch-size", str(batch_size), "--workers", str(workers), "--out", str(out)]
     if launcher:
-        return run([sys.executable, *launcher, "-m", "timenet_lib", *args])
-    done = CliRunner().invoke(main, args)
-    assert done.exit_code == 0, done.stderr
-    return done
-
-
-def train(launcher, out, batch_size, workers=0):
-    options = ["--preset", "ci", "--steps", "6", "--precision", "float32", "--workers", str(workers), "--out", str(out)]
-    timenet(launcher, "train", "all", "--batch-size", str(batch_size), *options)
+        run([sys.executable, *launcher, "-m", "timenet_lib", *command])
+    else:
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 0, done.stderr
     return {name: json.loads((out / f"{name}.json").read_text())["training"] for name in STAGES}
 
 
@@ -51,9 +50,10 @@ def launch():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, drawn_few):
     home = tmp_path_factory.mktemp("processes")
-    return {"one": train([], home / "one", 8), "two": train(launch(), home / "two", 4, workers=1)}, home
+    one = train([], home / "one", 8, data=drawn_few)
+    return {"one": one, "two": train(launch(), home / "two", 4, data=drawn_few, workers=1)}, home
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -74,30 +74,17 @@ def test_two_processes_leave_what_one_leaves(trained):
     assert "calibration.json" in left[0]
 
 
-def test_an_evaluation_is_shared_out_and_comes_to_the_same_numbers(trained, tmp_path):
-    _, home = trained
-    said, results = {}, {}
-    for name, launcher in (("one", []), ("two", launch())):
-        file = tmp_path / f"{name}.json"
-        options = ["--weights", str(home / "one"), "--guess-classes", "--json", str(file)]
-        said[name] = timenet(launcher, "evaluate", *options)
-        results[name] = json.loads(file.read_text())
-        results[name].pop("command")
-    assert results["two"] == results["one"]
-    printed = [line for line in said["two"].stdout.splitlines() if not line.startswith("[Gloo]")]  # torch 2.8 says so
-    assert printed == said["one"].stdout.splitlines()  # by one process for all
-    assert said["two"].stderr.count("guessing the classes") == 1
-
-
-MEASURE = """
+WORK = """
 import functools, json, sys
 from pathlib import Path
+from timenet_lib.__main__ import main
 from timenet_lib.evidence.experiment import TestSet, measure, of_model
 from timenet_lib.data.folder import index_folder
 from timenet_lib.detector import TimeNet
 from timenet_lib.engine.processes import make_accelerator, share_out
 
 weights, data, out = sys.argv[1:]
+main(["evaluate", "--data", data, "--weights", weights, "--guess-classes", "--json", f"{out}/evaluation"])
 workers = make_accelerator()
 asked = []
 found = share_out(workers, lambda i: (asked.append(i), i * i)[1], range(7))
@@ -111,20 +98,40 @@ Path(out, f"{workers.process_index}.json").write_text(json.dumps(about))
 """
 
 
-def test_work_is_shared_out_in_order_and_every_process_has_all_of_it(trained, drawn_ci, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def worked(trained, drawn_few):
+    """What one and two processes said and wrote that evaluated a model and shared out work: stdout, stderr, folder."""
     _, home = trained
-    script = tmp_path / "measure.py"
-    script.write_text(MEASURE)
-    about = {}
-    for name, launcher in (("one", []), ("two", launch())):
-        (tmp_path / name).mkdir()
-        args = [str(script), str(home / "one"), str(drawn_ci.root), str(tmp_path / name)]
-        if launcher:
-            run([sys.executable, *launcher, *args])
+    script, made = home / "work.py", {}
+    script.write_text(WORK)
+    for name in ("one", "two"):
+        out = home / f"work of {name}"
+        out.mkdir()
+        args = [str(script), str(home / "one"), str(drawn_few), str(out)]
+        if name == "two":
+            done = run([sys.executable, *launch(), *args])
+            made[name] = done.stdout, done.stderr, out
         else:
-            monkeypatch.setattr(sys, "argv", args)
-            runpy.run_path(str(script))
-        about[name] = [json.loads(p.read_text()) for p in sorted((tmp_path / name).glob("*.json"))]
+            with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
+                patch.setattr(sys, "argv", args)
+                runpy.run_path(str(script))
+            made[name] = said.getvalue(), "", out
+    return made
+
+
+def test_an_evaluation_is_shared_out_and_comes_to_the_same_numbers(worked):
+    results = {name: json.loads((out / "evaluation").read_text()) for name, (_, _, out) in worked.items()}
+    for result in results.values():
+        result.pop("command")
+    assert results["two"] == results["one"]
+    (one, _, _), (two, errors, _) = worked["one"], worked["two"]
+    printed = [line for line in two.splitlines() if not line.startswith("[Gloo]")]  # torch 2.8 says so
+    assert printed == one.splitlines()  # by one process for all
+    assert errors.count("guessing the classes") == 1
+
+
+def test_work_is_shared_out_in_order_and_every_process_has_all_of_it(worked):
+    about = {n: [json.loads(p.read_text()) for p in sorted(out.glob("*.json"))] for n, (_, _, out) in worked.items()}
     (one,), two = about["one"], about["two"]
     assert [each["asked"] for each in two] == [[0, 2, 4, 6], [1, 3, 5]]
     for key in ("found", "mean", "draws"):

@@ -21,6 +21,7 @@ from .catalogue import CLASSES, KINDS
 from .draw import Picture, check_name, check_size, draw_defective, draw_normal
 
 RECORD = "drawn.json"
+FEW = 200  # pictures that one process has drawn before a second one, which imports torch, would have helped much
 
 
 def check_record(record: dict[str, Any]) -> None:
@@ -112,7 +113,7 @@ def write_drawn(
     """Write pictures of every class: `train` and `good` normal ones, `defective` ones spread evenly over the kinds.
 
     The folder appears under its name only when it is complete; one that holds the same data already stays as it is.
-    `workers` processes draw; None means two where there are two cores.
+    `workers` processes draw; None means two where there are two cores and more than 200 pictures.
     Raises DataError if the folder holds anything else, and InputError for arguments out of range.
     """
     root = user_path(root).absolute()
@@ -125,7 +126,8 @@ def write_drawn(
         return root
     try:
         with new_folder(root) as draft:
-            write_all(draft, record, workers or min(2, os.cpu_count() or 1))
+            many = sum(1 for _ in pictures(record)) > FEW
+            write_all(draft, record, workers or min(1 + many, os.cpu_count() or 1))
     except (OSError, InputError, OutputError):
         if not holds(root, record):  # another process may have written it meanwhile
             raise
