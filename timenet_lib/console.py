@@ -109,7 +109,7 @@ COUNT = click.IntRange(1, 10**9)
 PRESETS = "the preset's"
 PRESET = click.option("--preset", default="demo", metavar="NAME", help="ci, demo (a laptop) or paper (a GPU).")
 SEED = click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Decides every random choice.")
-DEVICE = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N.")
+DEVICE = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N or mps.")
 WEIGHTS = click.option("--weights", default="demo", metavar="NAME_OR_DIR", help="Shipped weights, or your own folder.")
 EXTRACTOR = click.option(
     "--extractor-weights", default="", metavar="WHICH", show_default=PRESETS,

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from timenet_lib.data.images import SUFFIXES, is_image_name
-from timenet_lib.errors import DataError, InputError, is_name
+from timenet_lib.errors import DataError, InputError, as_lines, is_name
 
 GOOD = "good"
 LAYOUT = "CLASS/train/good, CLASS/test/good, CLASS/test/KIND, CLASS/ground_truth/KIND"
-SHOWN_PROBLEMS = 20
 _SIDES = ("train", "test", "ground_truth")
 _IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -70,10 +69,8 @@ class Problems:
         if count == 1:
             raise DataError(self.found[0] if self.found[0].startswith(str(root)) else f"{root}: {self.found[0]}")
         if count:
-            lines = [f"{root}: {count} problems", *self.found[:SHOWN_PROBLEMS]]
-            if count > SHOWN_PROBLEMS:
-                lines.append(f"... and {count - SHOWN_PROBLEMS} more (timenet check-data {root} shows all)")
-            raise DataError("\n".join(lines))
+            rest = f" (timenet check-data {root} shows all)"
+            raise DataError(as_lines(f"{root}: {count} problems", self.found, rest))
 
     def class_names(self) -> list[str]:
         """List the class folders."""

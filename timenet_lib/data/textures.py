@@ -9,7 +9,7 @@ from torch import Tensor
 from timenet_lib.data.drawn import draw_texture
 from timenet_lib.data.images import SUFFIXES, load_uint8
 from timenet_lib.data.problems import images_below
-from timenet_lib.errors import DataError
+from timenet_lib.errors import DataError, each
 
 
 def drawn_textures(size: int, count: int = 200) -> UInt8[Tensor, "m 3 h w"]:
@@ -20,7 +20,8 @@ def drawn_textures(size: int, count: int = 200) -> UInt8[Tensor, "m 3 h w"]:
 def load_textures(folder: str | Path | None, size: int) -> UInt8[Tensor, "m 3 h w"]:
     """Load all images below a folder, or draw textures if there is none.
 
-    Raises DataError for a folder without images, InputError as images_below does.
+    Raises DataError for a folder without images and, all at once, for images that cannot be used; InputError as
+    images_below does.
     """
     if folder is None:
         return drawn_textures(size)
@@ -30,4 +31,4 @@ def load_textures(folder: str | Path | None, size: int) -> UInt8[Tensor, "m 3 h 
     paths = list(images_below(folder))
     if not paths:
         raise DataError(f"the texture folder {folder} holds no image ({', '.join(SUFFIXES)})")
-    return torch.stack([load_uint8(path, size) for path in paths])
+    return torch.stack(each(lambda path: load_uint8(path, size), paths))

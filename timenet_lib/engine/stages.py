@@ -155,7 +155,7 @@ class Run:
 def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
     """Build a network whose start depends on (seed, stage) alone; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_seed(seed, stage, "start"))
+        torch.default_generator.manual_seed(key_seed(seed, stage, "start"))
         return make()
 
 

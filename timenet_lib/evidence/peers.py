@@ -131,7 +131,11 @@ def seeded_and_silent(seed: int) -> Iterator[None]:
     Warnings and progress bars, which are anomalib's own, are not shown.
     """
     before = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]), quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        torch.random.fork_rng(range(torch.cuda.device_count())),
+        quiet_libraries(),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
