@@ -75,7 +75,7 @@ def _blaming(name: str, fault: str, advice: str) -> Iterator[None]:
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{name}: cannot be read now ({error.strerror}); try again") from error
-        reason = printable(" ".join(str(error).split()))
+        reason = printable(" ".join(str(error).split())) or type(error).__name__
         raise DataError(f"{name}: {fault} ({reason}); {advice}") from error
 
 
