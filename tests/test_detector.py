@@ -112,7 +112,7 @@ def test_what_is_saved_comes_back_bit_for_bit(model, photos, tmp_path):
 def test_a_saved_model_brings_its_extractor_along(folder, tmp_path):
     model = TimeNet.from_pretrained(folder, extractor_weights="shipped")
     assert model.calibration == {}  # it was made with the random extractor of preset ci
-    model.calibrate(torch.zeros(3, 3, 32, 32), "die", textures=drawn_textures(32, 3))
+    model.calibrate(-torch.ones(3, 3, 32, 32), "die", textures=drawn_textures(32, 3))
     saved = model.save_pretrained(tmp_path / "mine")
     assert has_stage(saved, "extractor")
     again = TimeNet.from_pretrained(saved)
@@ -177,8 +177,8 @@ def test_a_damaged_or_foreign_calibration_is_refused(folder, tmp_path):
     ("images", "classes", "error", "message"),
     [
         ([], "die", InputError, "empty list"),
-        (torch.zeros(2, 3, 32, 32), ["die"], InputError, "1 class names for 2 images"),
-        (torch.zeros(2, 3, 32, 32), "dye", InputError, "no class 'dye'"),
+        (-torch.ones(2, 3, 32, 32), ["die"], InputError, "1 class names for 2 images"),
+        (-torch.ones(2, 3, 32, 32), "dye", InputError, "no class 'dye'"),
         (torch.zeros(3, 64, 64), "die", InputError, r"\(3, 32, 32\) is needed"),
         ("none.png", "die", DataError, "does not exist"),
     ],

@@ -12,7 +12,7 @@ from torch import nn
 
 from timenet_lib.calibration import FILE, read_calibration
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import InputError, OutputError, TimeNetError, WeightsError
+from timenet_lib.errors import InputError, OutputError, WeightsError
 from timenet_lib.features import find_weights
 from timenet_lib.files import check_name, new_folder, parse_json, read_json, sha256, write_atomically, write_json
 from timenet_lib.presets import CI, preset_from_dict
@@ -56,7 +56,7 @@ def test_odd_json_is_refused(text, message):
 
 
 def test_a_file_that_is_no_json_file_is_refused(tmp_path):
-    with pytest.raises(TimeNetError, match="cannot be read now"):
+    with pytest.raises(InputError, match="no such file"):
         read_json(tmp_path)
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(30_000_000)

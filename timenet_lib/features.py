@@ -256,6 +256,7 @@ def build_lpips(network: str, features: nn.Module, *, device: Device = "cpu") ->
     weights are taken as build_extractor takes "timm". Raises InputError for another network, WeightsError if the
     weights are not there.
     """
+    device = check_device(device)
     if network not in LPIPS_NETWORKS:
         raise InputError(f"no LPIPS network {network!r}: choose one of {', '.join(LPIPS_NETWORKS)}")
     if network == "extractor":
@@ -263,4 +264,4 @@ def build_lpips(network: str, features: nn.Module, *, device: Device = "cpu") ->
     file, _ = _find_in_timm(VGG, instead="--lpips extractor, which needs no VGG16")
     distance = Lpips()
     distance.load_backbone(read_weights(file, VGG)[0], str(file))
-    return distance.to(check_device(device))
+    return distance.to(device)

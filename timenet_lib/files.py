@@ -59,7 +59,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the JSON object in a file. Raises InputError if it is larger than 20 MB, or no such object."""
+    """Read the JSON object in a file. Raises InputError if it is missing, larger than 20 MB, or no such object."""
+    if not path.is_file():
+        raise InputError("there is no such file")
     with reading(path), path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:

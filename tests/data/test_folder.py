@@ -150,7 +150,7 @@ def test_ignored_files(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.JPG", "a.jpeg", "a.bmp", "a.tif", "a.TIFF", "a.webp"])
 def test_other_suffixes_and_sizes(root: Path, name: str) -> None:
-    picture(root / TRAIN / name, size=(7, 9))
+    picture(root / TRAIN / name, size=(9, 11))
     assert index_folder(root).train[-1].path.name == name
     assert load_image(root / TRAIN / name, 8).shape == (3, 8, 8)
 

