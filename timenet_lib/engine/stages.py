@@ -195,7 +195,7 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     )  # fmt: skip
     processes.wait_for_everyone()
     couplings = Couplings(folder)
-    flow = UNet(v.config).to(run.on)
+    flow = seeded(lambda: UNet(v.config), run.seed, stage).to(run.on)
     flow.load_state_dict(v.state_dict())
     draw = partial(coupled_pairs, couplings, seed=run.seed, k=k)
     run.train(

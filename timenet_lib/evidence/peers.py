@@ -267,6 +267,6 @@ def load_draem(folder: Path | None, device: str = "cpu") -> torch.nn.Module:
     folder = trained(folder)
     state, _ = load_stage(folder, "draem")
     with quiet_libraries():
-        net = draem_network()
+        net = seeded(draem_network, 0, "draem")
     load_into(net, state, folder / "draem.safetensors")
     return net.to(device).eval().requires_grad_(False)
