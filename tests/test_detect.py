@@ -243,3 +243,12 @@ def test_a_large_image_is_made_smaller():
     picture = heat_map(np.zeros((1000, 3000, 3), np.uint8), torch.zeros(16, 16), 1.0)
     assert picture.shape == (341, 2048, 3)
     assert (picture[:, :1024] == 0).all()
+
+
+def test_a_white_photograph_is_scored_though_no_value_of_it_lies_below_0(model, folder):
+    Image.new("L", (40, 40), 255).save(folder / "white.png")
+    (row,) = detect([folder / "white.png"], model, class_name="die")["images"]
+    assert row["error"] is None
+    assert row["score"] == pytest.approx(
+        model.predict(Image.new("L", (40, 40), 255), "die").image_score.item(), rel=1e-5
+    )

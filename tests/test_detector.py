@@ -9,8 +9,8 @@ from PIL import Image
 
 from timenet_lib import calibration
 from timenet_lib.data.textures import drawn_textures
-from timenet_lib.data.training_set import load_training_set
-from timenet_lib.detector import TimeNet
+from timenet_lib.data.training_set import TrainingSet, load_training_set
+from timenet_lib.detector import TimeNet, calibrate_folder
 from timenet_lib.engine.stages import Run, train_all
 from timenet_lib.errors import DataError, InputError, WeightsError
 from timenet_lib.pooling import image_score
@@ -196,3 +196,10 @@ def test_methods_and_calibrations_that_are_not_there_are_refused(model, photos):
         model.predict(photos[0][0], "die")
     assert model.predict(photos[0][0], "die", scope="set").image_score.shape == (1,)
     model.preset = replace(model.preset, image_size=32)
+
+
+def test_a_model_is_calibrated_on_white_photographs_though_no_value_of_them_lies_below_0(folder, tmp_path):
+    copy, white = shutil.copytree(folder, tmp_path / "copy"), torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
+    labels, classes = torch.zeros(2, dtype=torch.long), TimeNet.from_pretrained(copy).classes
+    calibrate_folder(copy, TrainingSet(white, labels, white, labels, classes, "abc"), drawn_textures(32, 3))
+    assert TimeNet.from_pretrained(copy).calibration != TimeNet.from_pretrained(folder).calibration

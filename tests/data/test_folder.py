@@ -315,7 +315,7 @@ def animated(path: Path) -> None:
     frames[0].save(path, save_all=True, append_images=frames[1:])
 
 
-DEEP, ALPHA, LARGE = "scale the range of all", "lay it on a plain ground", "over 80 megapixels; make it smaller"
+DEEP, ALPHA, LARGE = "scale all images alike", "lay it on a plain ground", "over 80 megapixels; make it smaller"
 FILES = {
     "truncated": (truncated, "damaged or cut short", "copy it again"),
     "text": (lambda p: p.write_text("hello"), "not an image of a kind that is read", "remove it"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from timenet_lib.errors import DataError, InputError, each, printable
@@ -51,7 +51,11 @@ def _decoded(image: Image.Image, name: str) -> Image.Image:
     """Decode an image and turn it upright: the one rule of what can be used, for files and for PIL images."""
     _refuse_by_header(image, name)
     image.load()
-    return ImageOps.exif_transpose(image)
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # Pillow's on EXIF that nobody can read; the image is sound, and nobody turns it
+        return image
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 @contextmanager
@@ -246,8 +250,8 @@ def _refuse_by_header(image: Image.Image, name: str) -> None:
     # Pillow turns 16-bit colour into "RGB" without a word; only the raw mode of the tiles tells.
     if image.mode[0] in "IF" or ";16" in str(getattr(image, "tile", "")):
         raise DataError(
-            f"{name}: more than 8 bits a channel (mode {image.mode}); scale the range of all images alike to 0 to 255 "
-            'and save them with 8 bits: 16-bit grey as np.asarray(image) / 257, for convert("RGB") makes it white'
+            f"{name}: more than 8 bits a channel (mode {image.mode}); scale all images alike to 0 to 255, 16-bit grey "
+            'by Image.fromarray((np.asarray(image) / 257).astype("uint8")), for convert("RGB") makes it white'
         )
     if image.has_transparency_data:
         raise DataError(f"{name}: has transparency (mode {image.mode}); lay it on a plain ground and save it as RGB")
