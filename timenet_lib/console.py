@@ -4,6 +4,7 @@ import importlib
 import math
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,11 @@ class OneLineErrors(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            with memory_advice("timenet", "close other programs, or choose another --device"):
+            with (
+                warnings.catch_warnings(),
+                memory_advice("timenet", "close other programs, or choose another --device"),
+            ):
+                warnings.filterwarnings("ignore", "Image size")  # Pillow's: what is too large is refused in our words
                 return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())

@@ -76,8 +76,9 @@ class TimeNet:
         """Load shipped weights by name ("demo"), or a folder of `timenet train` or save_pretrained; never a download.
 
         extractor_weights overrides the preset's choice: "shipped", "random", "timm", a file or a folder. The stored
-        calibration holds for the preset's own extractor only and is left out with another. Raises WeightsError if the
-        folder holds no model, or stages, calibration or extractor that do not belong together.
+        calibration holds for the preset's own extractor only and is left out with another. Raises InputError for a
+        device that this machine lacks, WeightsError if the folder holds no model, or stages, calibration or extractor
+        that do not belong together.
         """
         folder, device = weights_folder(name_or_folder), check_device(device)
         later = itertools.takewhile(lambda name: has_stage(folder, name), ("flow_1", "tpn"))
