@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from functools import partial
@@ -37,11 +36,10 @@ def works(result):
 
 def timenet_here(*args):
     """Run a command in this process, which saves the seconds that importing torch takes."""
-    words, handler = list(map(str, args)), signal.getsignal(signal.SIGTERM)
+    words = list(map(str, args))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["timenet", *words])
         done = CliRunner().invoke(main, words)
-    signal.signal(signal.SIGTERM, handler)  # which train sets
     return subprocess.CompletedProcess(args, done.exit_code, done.stdout, done.stderr)
 
 
@@ -285,10 +283,20 @@ def test_mistakes_are_one_line_and_leave_nothing(args, words, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_an_image_that_is_too_large_is_refused_in_one_line(tmp_path):
+    """Pillow calls it a possible attack, in a warning that the command line leaves out."""
+    folder = tmp_path / "die" / "train" / "good"
+    folder.mkdir(parents=True)
+    Image.new("1", (10_000, 9_500)).save(folder / "000.png")
+    result = timenet_here("check-data", tmp_path, "--train-only")
+    assert result.stdout == "die/train/good/000.png: over 80 megapixels; make it smaller\n"
+    refused(result, "1 problem in")
+
+
 def test_a_device_that_is_not_there_is_refused(photo, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     result = timenet_here("detect", photo, "--class", "die", "--device", "cuda")
-    refused(result, "--device cuda", "use --device cpu")
+    refused(result, "no device 'cuda' on this machine: choose cpu")
 
 
 @pytest.mark.parametrize(

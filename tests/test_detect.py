@@ -125,13 +125,13 @@ def test_out_holds_a_heat_map_per_image_and_both_tables(model, folder, tmp_path,
 def test_what_cannot_be_used_is_named_and_the_others_are_scored(model, folder, tmp_path, monkeypatch, chunk):
     alone = detect(find_images([folder]), model, class_name="die")["images"]
     (folder / "aa.png").write_text("no image")
-    Image.new("RGB", (12, 40)).save(folder / "monday" / "aa.png")
+    Image.new("RGB", (7, 40)).save(folder / "monday" / "aa.png")
     monkeypatch.setattr(module, "CHUNK", chunk)
     found = detect(find_images([folder]), model, class_name="die", out=tmp_path / "found")["images"]
     lost = {Path(row["image"]).relative_to(folder).as_posix(): row for row in found if row["error"]}
     assert list(lost) == ["aa.png", "monday/aa.png"]
     assert "aa.png: not an image" in lost["aa.png"]["error"]
-    assert "aa.png: 12x40 px is too small" in lost["monday/aa.png"]["error"]
+    assert "aa.png: 7x40 px is too small" in lost["monday/aa.png"]["error"]
     assert all({k for k in row if row[k] is not None} == {"image", "error"} for row in lost.values())
     scored = [row for row in found if not row["error"]]
     assert [row["image"] for row in scored] == [row["image"] for row in alone]
@@ -243,3 +243,12 @@ def test_a_large_image_is_made_smaller():
     picture = heat_map(np.zeros((1000, 3000, 3), np.uint8), torch.zeros(16, 16), 1.0)
     assert picture.shape == (341, 2048, 3)
     assert (picture[:, :1024] == 0).all()
+
+
+def test_a_white_photograph_is_scored_though_no_value_of_it_lies_below_0(model, folder):
+    Image.new("L", (40, 40), 255).save(folder / "white.png")
+    (row,) = detect([folder / "white.png"], model, class_name="die")["images"]
+    assert row["error"] is None
+    assert row["score"] == pytest.approx(
+        model.predict(Image.new("L", (40, 40), 255), "die").image_score.item(), rel=1e-5
+    )

@@ -9,8 +9,8 @@ from PIL import Image
 
 from timenet_lib import calibration
 from timenet_lib.data.textures import drawn_textures
-from timenet_lib.data.training_set import load_training_set
-from timenet_lib.detector import TimeNet
+from timenet_lib.data.training_set import TrainingSet, load_training_set
+from timenet_lib.detector import TimeNet, calibrate_folder
 from timenet_lib.engine.stages import Run, train_all
 from timenet_lib.errors import DataError, InputError, WeightsError
 from timenet_lib.pooling import image_score
@@ -112,7 +112,7 @@ def test_what_is_saved_comes_back_bit_for_bit(model, photos, tmp_path):
 def test_a_saved_model_brings_its_extractor_along(folder, tmp_path):
     model = TimeNet.from_pretrained(folder, extractor_weights="shipped")
     assert model.calibration == {}  # it was made with the random extractor of preset ci
-    model.calibrate(torch.zeros(3, 3, 32, 32), "die", textures=drawn_textures(32, 3))
+    model.calibrate(-torch.ones(3, 3, 32, 32), "die", textures=drawn_textures(32, 3))
     saved = model.save_pretrained(tmp_path / "mine")
     assert has_stage(saved, "extractor")
     again = TimeNet.from_pretrained(saved)
@@ -177,8 +177,8 @@ def test_a_damaged_or_foreign_calibration_is_refused(folder, tmp_path):
     ("images", "classes", "error", "message"),
     [
         ([], "die", InputError, "empty list"),
-        (torch.zeros(2, 3, 32, 32), ["die"], InputError, "1 class names for 2 images"),
-        (torch.zeros(2, 3, 32, 32), "dye", InputError, "no class 'dye'"),
+        (-torch.ones(2, 3, 32, 32), ["die"], InputError, "1 class names for 2 images"),
+        (-torch.ones(2, 3, 32, 32), "dye", InputError, "no class 'dye'"),
         (torch.zeros(3, 64, 64), "die", InputError, r"\(3, 32, 32\) is needed"),
         ("none.png", "die", DataError, "does not exist"),
     ],
@@ -196,3 +196,10 @@ def test_methods_and_calibrations_that_are_not_there_are_refused(model, photos):
         model.predict(photos[0][0], "die")
     assert model.predict(photos[0][0], "die", scope="set").image_score.shape == (1,)
     model.preset = replace(model.preset, image_size=32)
+
+
+def test_a_model_is_calibrated_on_white_photographs_though_no_value_of_them_lies_below_0(folder, tmp_path):
+    copy, white = shutil.copytree(folder, tmp_path / "copy"), torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
+    labels, classes = torch.zeros(2, dtype=torch.long), TimeNet.from_pretrained(copy).classes
+    calibrate_folder(copy, TrainingSet(white, labels, white, labels, classes, "abc"), drawn_textures(32, 3))
+    assert TimeNet.from_pretrained(copy).calibration != TimeNet.from_pretrained(folder).calibration

@@ -1,3 +1,4 @@
+import io
 import json
 import pickle
 
@@ -5,9 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from timenet_lib.errors import OutputError, WeightsError
+from timenet_lib.course.models import course_model
+from timenet_lib.detector import TimeNet
+from timenet_lib.engine.command import Choices, train_stages
+from timenet_lib.engine.processes import make_accelerator
+from timenet_lib.errors import InputError, OutputError, TimeNetError, WeightsError
+from timenet_lib.features import build_lpips
 from timenet_lib.files import sha256, write_atomically, write_json
-from timenet_lib.weights import load_into, load_stage, save_stage, shipped_weights, weights_folder
+from timenet_lib.models import load_network
+from timenet_lib.weights import check_device, load_into, load_stage, save_stage, shipped_weights, weights_folder
 
 
 @pytest.fixture
@@ -38,6 +45,55 @@ def test_an_altered_or_truncated_file_is_refused(stage, damage, message):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(WeightsError, match=message):
         load_stage(stage[0], "flow_0")
+
+
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [(OSError(24, "Too many files"), "Too many files"), (OSError(13, "Permission denied"), "Permission denied"),
+     (MemoryError(), "out of memory: close other programs")],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["flow_0.json", "flow_0.safetensors"])
+def test_sound_weights_are_not_blamed_for_what_the_system_refuses(stage, monkeypatch, name, failure, why):
+    real = io.open
+
+    def fail(path, *args, **options):
+        if str(path).endswith(name):
+            raise failure
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(io, "open", fail)
+    with pytest.raises(TimeNetError, match=why) as error:
+        load_stage(stage[0], "flow_0")
+    assert not isinstance(error.value, WeightsError)
+    for blame in ("not a safetensors", "no record", "altered"):
+        assert blame not in str(error.value)
+
+
+def test_a_device_is_checked_alike_wherever_it_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    good = {"cpu": "cpu", torch.device("cpu"): "cpu", "cuda": "cuda", "cuda:1": "cuda:1", 1: "cuda:1",
+            torch.device("cuda", 0): "cuda:0"}  # fmt: skip
+    assert {name: check_device(name) for name in good} == good
+    for name in ("cuda:2", "gpu", "CUDA", "auto", "mps", "meta", "", 2, torch.device("meta")):
+        with pytest.raises(InputError, match=r"on this machine: choose cpu or cuda or cuda:1$"):
+            check_device(name)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert check_device("mps") == "mps"
+    monkeypatch.undo()
+    if torch.cuda.is_available():
+        return
+    for call in (
+        lambda: TimeNet.from_pretrained("demo", device="cuda"),
+        lambda: load_network(shipped_weights("demo"), "flow_0", torch.device("cuda:1")),
+        lambda: build_lpips("extractor", nn.Identity(), device="gpu"),
+        lambda: make_accelerator("auto"),
+        lambda: train_stages("all", tmp_path, Choices(preset="ci"), device=0),
+        lambda: course_model("ci", device="mps"),
+    ):
+        with pytest.raises(InputError, match=r"^no device .* on this machine: choose cpu( or mps)?$"):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pickle_is_refused_even_with_a_fitting_hash(tmp_path):

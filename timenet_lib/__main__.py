@@ -19,19 +19,11 @@ from timenet_lib.console import FILE, Number, Writable, echo, extra, fail, say, 
 from timenet_lib.errors import decoded, printable
 
 
-def check_device(name: str) -> str:
-    """Check a device without importing torch before it is needed."""
-    from timenet_lib.engine.processes import check_device as check
-
-    return check(name)
-
-
 def load_model(options: dict[str, Any]) -> Any:
     """Load the model that the options of console.model_options name, and take those out of the options."""
     from timenet_lib.detector import TimeNet
 
-    device = check_device(options.pop("device"))
-    return TimeNet.from_pretrained(options.pop("weights"), device, options.pop("extractor_weights"))
+    return TimeNet.from_pretrained(*(options.pop(name) for name in ("weights", "device", "extractor_weights")))
 
 
 @click.group(
@@ -57,6 +49,7 @@ def main() -> None:
 def run(names: tuple[str, ...], offline: bool, out: Path, **parameters: Any) -> None:
     """Execute the notebooks in order into a folder; the originals stay as they are."""
     from timenet_lib.presets import get_preset
+    from timenet_lib.weights import check_device
 
     with extra("course"):
         from timenet_lib.course.cards import write_run
@@ -147,14 +140,15 @@ def train(stage: str, out: Path, **options: Any) -> None:
     from timenet_lib.engine.command import Choices, train_stages
 
     chosen = {f.name: options.pop(f.name) for f in fields(Choices)}
-    check_device(options["device"])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster stops jobs by it: as Ctrl-C
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster stops jobs by it: as Ctrl-C
     try:
         train_stages(
             stage, out, Choices(**chosen), command=shown_command(), say=say, calibrate=calibrate_folder, **options
         )
     except KeyboardInterrupt:
         fail(f"interrupted: the same command with --resume goes on with what {out} holds", 130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @main.command()
@@ -182,7 +176,7 @@ def evaluate(data: Path | None, json_path: Path | None, ablations: bool, **optio
     from timenet_lib.evidence.reported import format_beside
     from timenet_lib.evidence.tables import ablate, format_ablations
 
-    workers = make_accelerator(check_device(options["device"]))
+    workers = make_accelerator(options["device"])
     options["device"] = str(own_device(workers, options["device"]))
     model = load_model(options)
     model.share_out = functools.partial(share_out, workers)

@@ -5,6 +5,7 @@ import io
 import math
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,11 @@ class OneLineErrors(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         print_anything()
         try:
-            with memory_advice("timenet", "close other programs, or choose another --device"):
+            with (
+                warnings.catch_warnings(),
+                memory_advice("timenet", "close other programs, or choose another --device"),
+            ):
+                warnings.filterwarnings("ignore", "Image size")  # Pillow's: what is too large is refused in our words
                 return super().main(*args, **{**kwargs, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
             echo(error.format_message())
@@ -130,7 +135,7 @@ COUNT = click.IntRange(1, 10**9)
 PRESETS = "the preset's"
 PRESET = click.option("--preset", default="demo", metavar="NAME", help="ci, demo (a laptop) or paper (a GPU).")
 SEED = click.option("--seed", default=0, type=click.IntRange(0, 2**63 - 1), help="Decides every random choice.")
-DEVICE = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N.")
+DEVICE = click.option("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:N or mps.")
 WEIGHTS = click.option("--weights", default="demo", metavar="NAME_OR_DIR", help="Shipped weights, or your own folder.")
 EXTRACTOR = click.option(
     "--extractor-weights", default="", metavar="WHICH", show_default=PRESETS,

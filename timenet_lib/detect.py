@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from timenet_lib.data.images import check_side, read_image, to_rgb
+from timenet_lib.data.images import read_image, to_rgb
 from timenet_lib.data.problems import images_below
 from timenet_lib.detector import TimeNet
-from timenet_lib.errors import DataError, InputError, TimeNetError, decoded, printable
+from timenet_lib.errors import DataError, InputError, TimeNetError, decoded, each
 from timenet_lib.files import new_folder, user_path, write_atomically, write_json
-from timenet_lib.path import as_float
 from timenet_lib.pictures import Number, heat, outline
 from timenet_lib.score import upsample
 
@@ -38,13 +36,14 @@ def find_images(
     Raises InputError for a folder that holds no image or cannot be read, and for a link that leads nowhere or to a
     folder above it.
     """
-    found: list[Path] = []
-    for path in map(user_path, paths):
-        inside = images_below(path, say) if path.is_dir() else [path]
-        if not inside:
+
+    def inside(path: Path) -> list[Path]:
+        found = images_below(path, say) if path.is_dir() else [path]
+        if not found:
             raise InputError(f"{path} holds no images: name another folder, or the files themselves")
-        found += [user_path(os.path.join(".", path)) for path in inside]  # a folder's own name may begin with ~
-    return found
+        return [user_path(os.path.join(".", image)) for image in found]  # a folder's own name may begin with ~
+
+    return [image for found in each(inside, list(map(user_path, paths))) for image in found]
 
 
 def detect(
@@ -101,16 +100,16 @@ def _score(
         batch, usable, photos = [], [], []
         for i, row in enumerate(rows, begin):
             try:  # each file is decoded once, for its score and its heat map
-                photo = check_side(read_image(images[i]), printable(str(images[i])))
+                photo = read_image(images[i])
                 photo = photo if photo.mode == "RGB" else photo.convert("RGB")
             except TimeNetError as error:
                 row["error"] = str(error)
                 continue
-            batch.append(as_float(to_rgb(photo, model.preset.image_size)))
+            batch.append(to_rgb(photo, model.preset.image_size).permute(1, 2, 0).numpy())
             usable.append((row, names[i]))
             photos.append(None if draft is None else np.asarray(shrink(photo)))
         if usable:
-            p = model.predict(torch.stack(batch), class_name, seed=seed)
+            p = model.predict(batch, class_name, seed=seed)
             found = zip(usable, photos, p.classes, p.image_score.tolist(), p.score_map, strict=True)
             for (row, file), shown, name, score, score_map in found:
                 marked = float((score_map >= pixel_threshold).float().mean())

@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from timenet_lib.pooling import image_score
 from timenet_lib.presets import Preset
 from timenet_lib.scopes import score_maps, set_ratios
 from timenet_lib.score import Distances, Scoring, distances
-from timenet_lib.weights import has_stage, own_extractor, save_stage, weights_folder
+from timenet_lib.weights import Device, check_device, has_stage, own_extractor, save_stage, weights_folder
 
 BATCH = 16  # images that are rebuilt together; a matter of speed and memory alone
 PICK_T = 0.6  # where pick_classes compares the classes
@@ -61,23 +61,26 @@ class TimeNet:
         models: Models,
         features: nn.Module,
         records: dict[str, dict[str, Any]] | None = None,
-        device: str = "cpu",
+        device: Device = "cpu",
     ):
         self.preset, self.classes, self.models, self.features = preset, tuple(classes), models, features
-        self.records, self.device = records or {}, device
+        self.records, self.device = records or {}, check_device(device)
         self.scoring = Scoring(preset.weight, preset.lam)
         self.calibration: dict[str, Calibration] = {}
         self.share_out: ShareOut = lambda work, items: list(map(work, items))  # or several processes share the work
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, device: str = "cpu", extractor_weights: str = "") -> "TimeNet":
+    def from_pretrained(
+        cls, name_or_folder: str | Path, device: Device = "cpu", extractor_weights: str = ""
+    ) -> "TimeNet":
         """Load shipped weights by name ("demo"), or a folder of `timenet train` or save_pretrained; never a download.
 
         extractor_weights overrides the preset's choice: "shipped", "random", "timm", a file or a folder. The stored
-        calibration holds for the preset's own extractor only and is left out with another. Raises WeightsError if the
-        folder holds no model, or stages, calibration or extractor that do not belong together.
+        calibration holds for the preset's own extractor only and is left out with another. Raises InputError for a
+        device that this machine lacks, WeightsError if the folder holds no model, or stages, calibration or extractor
+        that do not belong together.
         """
-        folder = weights_folder(name_or_folder)
+        folder, device = weights_folder(name_or_folder), check_device(device)
         later = itertools.takewhile(lambda name: has_stage(folder, name), ("flow_1", "tpn"))
         loaded = {name: load_network(folder, name, device) for name in ("flow_0", *later)}
         records = {name: record for name, (_, record) in loaded.items()}
@@ -139,8 +142,8 @@ class TimeNet:
             raise InputError(f"the model knows no class {', '.join(map(repr, unknown))}; {hint}{more}")
         return torch.tensor([self.classes.index(n) for n in names])
 
-    def images(self, images: Picture | Sequence[Picture]) -> Float[Tensor, "b 3 h w"]:
-        """Load paths, PIL images or tensors as a batch at the model's size. Raises as data.images.image_batch."""
+    def images(self, images: Picture | Iterable[Picture]) -> Float[Tensor, "b 3 h w"]:
+        """Load what predict takes as a batch in [-1, 1] at the model's size, as data.images.image_batch does."""
         return image_batch(images, self.preset.image_size)
 
     def reconstruct(
@@ -188,7 +191,7 @@ class TimeNet:
 
     def predict(
         self,
-        images: Picture | Sequence[Picture],
+        images: Picture | Iterable[Picture],
         classes: str | Sequence[str] | None = None,
         method: str | None = None,
         *,
@@ -196,7 +199,7 @@ class TimeNet:
         seed: int = 0,
         scope: str = "calibrated",
     ) -> Prediction:
-        """Rebuild and score images: paths, PIL images, tensors in [-1, 1], or a list of them.
+        """Rebuild and score images: paths, PIL images, uint8 arrays (RGB), tensors in [-1, 1], or any number of them.
 
         The method, by default the last that the weights allow, has to know what each image shows: classes names it,
         once for all or image by image; with None, pick_classes guesses. By the default scope a score does not depend on
@@ -277,7 +280,7 @@ class TimeNet:
 
     def calibrate(
         self,
-        normal_images: Picture | Sequence[Picture],
+        normal_images: Picture | Iterable[Picture],
         classes: str | Sequence[str],
         *,
         textures: UInt8[Tensor, "m 3 h w"] | None = None,
@@ -313,11 +316,12 @@ def calibrate_folder(
     textures: UInt8[Tensor, "m 3 h w"] | None,
     *,
     seed: int = 0,
-    device: str = "cpu",
+    device: Device = "cpu",
     extractor_weights: str = "",
 ) -> None:
     """Calibrate the model in a folder on the images held out from its training, and write calibration.json there."""
     model = TimeNet.from_pretrained(folder, device, extractor_weights)
     held_out = [model.classes[i] for i in data.held_out_labels]
-    model.calibrate(as_float(data.held_out), held_out, textures=textures, seed=seed)
+    pixels = data.held_out.permute(0, 2, 3, 1).numpy()  # 8-bit, so that no bright image is taken for one in [0, 1]
+    model.calibrate(pixels, held_out, textures=textures, seed=seed)
     model.save_calibration(folder)

@@ -1,10 +1,12 @@
 """The library's own errors: every message says what is wrong, where, and what to do about it."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
+
+SHOWN_PROBLEMS = 20
 
 
 class TimeNetError(Exception):
@@ -39,6 +41,27 @@ def memory_advice(what: str, advice: str) -> Iterator[None]:
         size = re.search(r"tried to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
         tried = f" (tried to allocate {size[1]})" if size else ""
         raise TimeNetError(f"{what}: out of memory{tried}: {advice}") from error
+
+
+def each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Return work(item) of all items. Raises the error of the one that fails, or a DataError that names all that do."""
+    done, failed = [], []
+    for item in items:
+        try:
+            done.append(work(item))
+        except TimeNetError as error:
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise DataError(as_lines(f"{len(failed)} of {len(items)} cannot be used", list(map(str, failed))))
+    return done
+
+
+def as_lines(head: str, problems: Sequence[str], where: str = "") -> str:
+    """Format a line for each problem, 20 at most, below a first one; where says where the others are shown."""
+    more = [f"... and {len(problems) - SHOWN_PROBLEMS} more{where}"] if len(problems) > SHOWN_PROBLEMS else []
+    return "\n".join([head, *problems[:SHOWN_PROBLEMS], *more])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ The graph is traced from the library's own functions, so it holds what predict c
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ def metadata(model: TimeNet, method: str) -> dict[str, str]:
 def check_onnx(
     model: TimeNet,
     path: str | Path,
-    images: Picture | Sequence[Picture] | None = None,
+    images: Picture | Iterable[Picture] | None = None,
     classes: str | Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Compare a file, run by onnxruntime, with predict on some images; return each output's largest difference.

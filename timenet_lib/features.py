@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from timenet_lib.embedded import TIMM_NAME
 from timenet_lib.errors import InputError, WeightsError, is_name, printable, shown
-from timenet_lib.files import user_path
+from timenet_lib.files import reading, user_path
 from timenet_lib.losses import Distance, perceptual_distance
-from timenet_lib.weights import BROKEN, check_finite, load_stage, shipped_weights
+from timenet_lib.weights import BROKEN, Device, check_device, check_finite, load_stage, shipped_weights
 
 PAPER_EXTRACTORS = {  # table 4, in its order: the paper's name and timm's
     "VGG16": "vgg16", "VGG19": "vgg19",
@@ -88,7 +88,7 @@ def build_extractor(name: str, weights: str, levels: tuple[int, ...], *, seed: i
         whole = _whole_network(name, in_timm)
         index = _index_of_levels(name, whole, levels)
         found = find_weights(name, weights)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not those of GPUs, too, as torch.manual_seed does
         net: Any = timm.create_model(in_timm, features_only=True, out_indices=[index[i] for i in sorted(levels)])
     file: Path | None = None
     source = Source(name, "random", levels, seed=seed)
@@ -187,9 +187,9 @@ def read_weights(file: Path, name: str) -> tuple[dict[str, Tensor], str]:
         state, record = load_stage(file.parent, file.stem)
         return state, record["sha256"]
     try:
-        with file.open("rb") as content:
+        with reading(file), file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
-        state = load_file(file)
+            state = load_file(file)
     except BROKEN as error:
         raise WeightsError(f"{file} cannot be read as safetensors, and nothing else is read: {error}") from error
     check_finite(state, file)
@@ -250,13 +250,14 @@ class Lpips(nn.Module):
         backbone.load_state_dict({k: state[n] for k, n in names.items()})
 
 
-def build_lpips(network: str, features: nn.Module, *, device: str | torch.device = "cpu") -> Distance:
+def build_lpips(network: str, features: nn.Module, *, device: Device = "cpu") -> Distance:
     """Build the perceptual distance of two batches of images in [-1, 1]; nothing is downloaded.
 
     network is "extractor", the formula with unit channel weights on features, or "vgg", the package's LPIPS; VGG16's
     weights are taken as build_extractor takes "timm". Raises InputError for another network, WeightsError if the
     weights are not there.
     """
+    device = check_device(device)
     if network not in LPIPS_NETWORKS:
         raise InputError(f"no LPIPS network {network!r}: choose one of {', '.join(LPIPS_NETWORKS)}")
     if network == "extractor":

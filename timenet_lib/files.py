@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 from msgspec import Meta
 
-from timenet_lib.errors import InputError, OutputError, is_name, printable, shown
+from timenet_lib.errors import InputError, OutputError, TimeNetError, is_name, memory_advice, printable, shown
 
 MAX_BYTES = 20_000_000  # of a JSON file; the largest that the project writes has 0.2 MB
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -71,12 +71,11 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read the JSON object in a file. Raises InputError if it is unreadable, larger than 20 MB, or no such object."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"it cannot be read ({error.strerror or error})") from error
+    """Read the JSON object in a file. Raises InputError if it is missing, larger than 20 MB, or no such object."""
+    if not path.is_file():
+        raise InputError("there is no such file")
+    with reading(path), path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise InputError(f"it is larger than {MAX_BYTES // 1_000_000} MB")
     return parse_json(content)
@@ -126,6 +125,17 @@ def write_atomically(path: Path, content: bytes) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into a TimeNetError of its own, so that the content of the file is not blamed."""
+    try:
+        with memory_advice(str(path), "close other programs"):
+            yield
+    except OSError as error:
+        why = error.strerror or error
+        raise TimeNetError(f"{path} cannot be read now ({why}): check its permissions, or try again") from error
 
 
 @contextmanager

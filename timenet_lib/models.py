@@ -17,7 +17,7 @@ from timenet_lib.presets import Preset, preset_from_dict
 from timenet_lib.solvers import euler, full_t
 from timenet_lib.tpn import TPN, SteeredFlow
 from timenet_lib.unet import UNet, UNetConfig
-from timenet_lib.weights import load_into, load_stage
+from timenet_lib.weights import Device, check_device, load_into, load_stage
 
 METHODS = ("flow_0", "flow_1", "timenet")
 
@@ -79,7 +79,7 @@ def reconstruct(
     return Reconstruction(xt, x1_hat.clamp(-1, 1), maps[0] if maps else None)
 
 
-def load_network(folder: Path, name: str, device: str | torch.device = "cpu") -> tuple[Any, dict[str, Any]]:
+def load_network(folder: Path, name: str, device: Device = "cpu") -> tuple[Any, dict[str, Any]]:
     """Load a flow of a folder, or its tpn, frozen, and its record; channels last: convolutions run a third faster."""
     state, record = load_stage(folder, name)
     path = folder / f"{name}.safetensors"
@@ -87,7 +87,7 @@ def load_network(folder: Path, name: str, device: str | torch.device = "cpu") ->
     with torch.device("meta"):  # no memory before the weights are known to fit
         net = TPN(config, preset.t) if name == "tpn" else UNet(config)
     load_into(net, state, path)
-    return net.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False), record
+    return net.to(check_device(device)).to(memory_format=torch.channels_last).eval().requires_grad_(False), record
 
 
 Classes = Annotated[tuple[str, ...], Meta(min_length=1, max_length=10_000)]

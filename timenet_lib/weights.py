@@ -14,9 +14,25 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError, WeightsError, is_name, printable, shown
-from timenet_lib.files import Digest, convert, read_json, sha256, user_path, write_atomically, write_json
+from timenet_lib.files import Digest, convert, read_json, reading, sha256, user_path, write_atomically, write_json
 
-BROKEN = (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError)  # of a file that is no safetensors
+BROKEN = (SafetensorError, KeyError, TypeError, ValueError, RuntimeError)  # of a file that is no safetensors
+Device = str | int | torch.device
+
+
+def check_device(device: Device) -> str:
+    """Return torch's name of a device. Raises InputError for one that this machine lacks, with those it has."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
+    try:
+        found = torch.device(device)
+        there = (found.index or 0) < count.get(found.type, 0)
+    except (RuntimeError, TypeError):
+        there = False
+    if not there:
+        have = [kind if i == 0 else f"{kind}:{i}" for kind, n in count.items() for i in range(n)]
+        raise InputError(f"no device {shown(device)} on this machine: choose {' or '.join(have)}")
+    return str(found)
 
 
 def shipped_weights(name: str) -> Path:
@@ -94,7 +110,8 @@ def load_stage(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, An
     if not path.is_file():
         raise WeightsError(f"{folder} holds no {path.name}: train this stage, or choose another folder")
     try:
-        content = path.read_bytes()
+        with reading(path):
+            content = path.read_bytes()
         if sha256(content) != record["sha256"]:
             raise WeightsError(f"{path} does not fit its record (SHA-256): the file was altered or cut short")
         state = load(content)

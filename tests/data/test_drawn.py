@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from timenet_lib.course.models import course_model
 from timenet_lib.data import drawn
 from timenet_lib.data.drawn.draw import CLASSES, KINDS, draw_defective, draw_normal, draw_texture
 from timenet_lib.data.folder import index_folder
-from timenet_lib.errors import DataError, InputError
+from timenet_lib.errors import DataError, InputError, OutputError
 
 PAIRS = [(name, kind) for name in CLASSES for kind in KINDS[name]]
 DIGEST = """
@@ -205,7 +206,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(drawn.writer, "draw_defective", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match=r"out cannot be written \(disk full\)"):
         drawn.write_drawn(tmp_path / "out", **FEW, workers=1)
     assert list(tmp_path.iterdir()) == []
 
@@ -243,6 +244,30 @@ def test_the_cache_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert drawn.writer.cache_home() == tmp_path / ".cache" / "timenet"
+
+    def fail(*args):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", fail)
+    with pytest.raises(InputError, match="no home folder for the cache: name a folder in TIMENET_CACHE"):
+        drawn.writer.cache_home()
+
+
+def test_what_is_wrong_with_the_cache_names_its_variable(tmp_path, monkeypatch):
+    """A file lies where the cache should be, or something else in it; either is said once, however deep the call."""
+    few = {"size": 32, "train": 1, "good": 1, "defective": 1}
+    monkeypatch.setenv("TIMENET_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    for call in (lambda: drawn.drawn_folder(**few), lambda: course_model("ci")):
+        with pytest.raises(
+            OutputError, match=r"cannot be written .* \(this is the cache: TIMENET_CACHE names"
+        ) as error:
+            call()
+        assert str(error.value).count("TIMENET_CACHE") == 1
+    monkeypatch.setenv("TIMENET_CACHE", str(tmp_path))
+    (drawn.drawn_folder(**few) / "drawn.json").unlink()
+    with pytest.raises(DataError, match=r"no readable drawn\.json.*TIMENET_CACHE"):
+        drawn.drawn_folder(**few)
 
 
 FROZEN = {  # of version 1, at 64 px, seeds 20, 21, ...: mean and deviation of the picture, pixels of the mask

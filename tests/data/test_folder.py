@@ -177,7 +177,7 @@ OTHERS = ("jpeg", "bmp", "tif", "TIFF", "webp", "jpe", "JFIF", "gif", "jp2", "av
 def test_other_suffixes_and_sizes(root: Path, name: str) -> None:
     if name == "a.avif" and not is_image_name(Path(name)):
         pytest.skip("not every Pillow reads it")
-    picture(root / TRAIN / name, size=(7, 9))
+    picture(root / TRAIN / name, size=(9, 11))
     assert index_folder(root).train[-1].path.name == name
     assert load_image(root / TRAIN / name, 8).shape == (3, 8, 8)
 
@@ -348,26 +348,27 @@ def truncated(path: Path) -> None:
 
 
 def animated(path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", SIZE, colour) for colour in ("red", "blue")]
     frames[0].save(path, save_all=True, append_images=frames[1:])
 
 
-DEEP, ALPHA, LARGE = "convert it to 8-bit RGB", "without an alpha channel", "over 80 megapixels; make it smaller"
+DEEP, ALPHA, LARGE = "scale all images alike", "lay it on a plain ground", "over 80 megapixels; make it smaller"
 FILES = {
     "truncated": (truncated, "damaged or cut short", "copy it again"),
-    "text": (lambda p: p.write_text("hello"), "not an image, whatever its name says", "remove it"),
+    "text": (lambda p: p.write_text("hello"), "not an image of a kind that is read", "remove it"),
     "zero size": (lambda p: p.write_bytes(b""), "empty, 0 bytes", "copy it again"),
-    "I;16": (lambda p: Image.new("I;16", (4, 4)).save(p), "more than 8 bits", DEEP),
-    "F": (lambda p: Image.new("F", (4, 4)).save(p, "TIFF"), "more than 8 bits", DEEP),
-    "16-bit RGB": (lambda p: png(p, (2, 2), depth=16, rows=(b"\0" + bytes(range(12))) * 2), "more than 8 bits", DEEP),
-    "16-bit PPM": (lambda p: p.write_bytes(b"P6 2 2 65535\n" + bytes(24)), "more than 8 bits", DEEP),
-    "CMYK": (lambda p: Image.new("CMYK", (4, 4)).save(p, "JPEG"), "colour mode CMYK", DEEP),
+    "I;16": (lambda p: Image.new("I;16", SIZE).save(p), "more than 8 bits", DEEP),
+    "F": (lambda p: Image.new("F", SIZE).save(p, "TIFF"), "more than 8 bits", DEEP),
+    "16-bit RGB": (lambda p: png(p, (8, 8), depth=16, rows=(b"\0" + bytes(range(48))) * 8), "more than 8 bits", DEEP),
+    "16-bit PPM": (lambda p: p.write_bytes(b"P6 8 8 65535\n" + bytes(384)), "more than 8 bits", DEEP),
+    "CMYK": (lambda p: Image.new("CMYK", SIZE).save(p, "JPEG"), "colour mode CMYK", "convert it to 8-bit RGB"),
     "RGBA": (lambda p: picture(p, mode="RGBA"), "transparency (mode RGBA)", ALPHA),
     "LA": (lambda p: picture(p, mode="LA"), "transparency (mode LA)", ALPHA),
     "palette": (lambda p: Image.new("P", SIZE).save(p, transparency=0), "transparency (mode P)", ALPHA),
     "bomb": (lambda p: png(p, (20_000, 20_000)), LARGE),
     "large": (lambda p: png(p, (10_001, 10_000)), LARGE),
     "animated": (animated, "holds 2 images", "save one image a file"),
+    "small": (lambda p: picture(p, size=(7, 40)), "7x40 px is too small, 8 px a side are needed"),
 }
 
 

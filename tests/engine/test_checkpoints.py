@@ -6,8 +6,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from timenet_lib.engine import checkpoints
 from timenet_lib.engine.checkpoints import History, load_checkpoint, save_checkpoint
-from timenet_lib.errors import WeightsError
+from timenet_lib.errors import TimeNetError, WeightsError
 
 IDENTITY = {"stage": "flow_0", "levels": (1, 2)}
 
@@ -76,3 +77,14 @@ def test_a_damaged_checkpoint_is_refused_by_name(path, damage, message):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(WeightsError, match=message):
         load(path)
+
+
+@pytest.mark.parametrize("failure", [OSError(24, "Too many open files"), RuntimeError("can't allocate memory")])
+def test_nobody_is_told_to_delete_a_sound_checkpoint(path, monkeypatch, failure):
+    def fail(*args):
+        raise failure
+
+    monkeypatch.setattr(checkpoints, "safe_open", fail)
+    with pytest.raises(TimeNetError, match=r"flow_0\.safetensors(: out of memory| cannot be read now)") as error:
+        load(path)
+    assert "delete it" not in str(error.value)

@@ -12,7 +12,7 @@ from torch import nn
 
 from timenet_lib.engine import couplings as module
 from timenet_lib.engine.couplings import Couplings, Manifest, coupling_noise, make_couplings
-from timenet_lib.errors import DataError, OutputError
+from timenet_lib.errors import DataError, OutputError, TimeNetError
 
 
 class Scaling(nn.Module):
@@ -179,3 +179,14 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, 
     ):
         make(tmp_path)
     assert files(tmp_path) == before
+
+
+def test_nobody_is_told_to_delete_sound_couplings(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError(24, "Too many open files")
+
+    make(tmp_path)
+    monkeypatch.setattr(module, "safe_open", fail)
+    with pytest.raises(TimeNetError, match=r"cannot be read now \(Too many open files\)") as error:
+        Couplings(tmp_path)
+    assert "delete it" not in str(error.value)

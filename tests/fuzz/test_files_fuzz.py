@@ -118,7 +118,7 @@ def test_weights_load_or_say_why_not(whole, scratch, monkeypatch, examples):
     monkeypatch.setattr(models, "UNet", in_turn(UNet))
     monkeypatch.setattr(models, "TPN", in_turn(TPN))
     monkeypatch.setattr(extractors, "_whole_network", functools.cache(extractors._whole_network))
-    x = torch.zeros(1, 3, SIZE, SIZE)
+    x = -torch.ones(1, 3, SIZE, SIZE)
 
     def weights(files):
         write(scratch / "w", whole, files)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from timenet_lib.course.style import to_display
 from timenet_lib.data.drawn import VERSION, drawn_folder
-from timenet_lib.data.drawn.writer import cache_home
+from timenet_lib.data.drawn.writer import in_cache
 from timenet_lib.data.folder import FolderIndex, Sample, index_folder
 from timenet_lib.data.images import load_image, load_mask
 from timenet_lib.detector import TimeNet, calibrate_folder
@@ -23,10 +23,10 @@ from timenet_lib.evidence.testset import stratified as stratified
 from timenet_lib.files import sha256
 from timenet_lib.pictures import outline
 from timenet_lib.presets import Preset, get_preset
-from timenet_lib.weights import has_stage
+from timenet_lib.weights import Device, has_stage
 
 
-def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device: str = "cpu") -> TimeNet:
+def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device: Device = "cpu") -> TimeNet:
     """Load the shipped model of preset demo, or train one: always at preset ci, at demo with from_scratch.
 
     What is trained is kept in the cache and resumed there, by preset, its fields, version of the data and seed.
@@ -36,13 +36,12 @@ def course_model(preset: str, seed: int = 0, from_scratch: bool = False, device:
     if preset == "paper":
         raise InputError("no weights of preset paper are shipped: train them with `timenet train all --preset paper`")
     fields = sha256(json.dumps(get_preset(preset).as_dict()).encode())[:8]  # of another version: another training
-    folder = cache_home() / f"trained-{preset}-{fields}-drawn{VERSION}-seed{seed}"
-    if not (has_stage(folder, "tpn") and (folder / "calibration.json").is_file()):
-        choices = Choices(preset=preset)
-        train_stages(
-            "all", folder, choices, resume=True, device=device, seed=seed, progress=False, calibrate=calibrate_folder
-        )
-    return TimeNet.from_pretrained(folder, device)
+    with in_cache() as home:
+        folder = home / f"trained-{preset}-{fields}-drawn{VERSION}-seed{seed}"
+        if not (has_stage(folder, "tpn") and (folder / "calibration.json").is_file()):
+            options: dict[str, Any] = {"resume": True, "device": device, "seed": seed, "progress": False}
+            train_stages("all", folder, Choices(preset=preset), calibrate=calibrate_folder, **options)
+        return TimeNet.from_pretrained(folder, device)
 
 
 def course_data(preset: str | Preset, data_dir: str = "") -> FolderIndex:

@@ -95,7 +95,7 @@ class PointFlow(nn.Module):
         super().__init__()
         self.register_buffer("frequency", math.pi * torch.arange(1.0, frequencies + 1))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key_seed(seed, "points start"))
+            torch.default_generator.manual_seed(key_seed(seed, "points start"))
             self.classes = nn.Embedding(len(CLASSES), width)
             self.first = nn.Linear(2 + 2 * frequencies, width)
             hidden = (nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())

@@ -95,8 +95,12 @@ def run_notebooks(
     out.mkdir(parents=True, exist_ok=True)
     results = []
     with private_kernel(env, no_network) as kernel:
-        options = {"kernel_manager_class": kernel, "execution_timeout": timeout, "start_timeout": max(60, timeout)}
-        options["shutdown_kernel"] = "immediate"  # after its last cell; one that holds torch takes 3 s to leave
+        options = {
+            "kernel_manager_class": kernel,
+            "execution_timeout": timeout,
+            "start_timeout": max(60, timeout),
+            "shutdown_kernel": "immediate",  # after its last cell; one that holds torch takes 3 s to leave
+        }
         for notebook in map(Path, notebooks):
             result = RunResult(notebook, out / notebook.name)
             failure = _execute(result, parameters, {**options, "progress_bar": _bar(notebook, stream)})

@@ -3,21 +3,22 @@
 import os
 import re
 import stat
-import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from timenet_lib.errors import DataError, InputError, printable
+from timenet_lib.errors import DataError, InputError, each, printable
 from timenet_lib.files import user_path
 from timenet_lib.path import as_float
 
-Picture = str | os.PathLike[str] | Image.Image | Tensor
+Picture = str | os.PathLike[str] | Image.Image | Tensor | np.ndarray
 # What is read where this Pillow, with its plugins, reads it; by Pillow's names.
 FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 OTHERS = """
@@ -27,8 +28,13 @@ OTHERS = """
 """  # suffixes of pictures in other formats, or in some of FORMATS that not every Pillow reads
 MODES = ("1", "L", "P", "RGB")
 MAX_PIXELS = 80_000_000
-MIN_SIDE = 16  # pixels; below it there is nothing to look at
-_TO_RGB = "convert it to 8-bit RGB"
+MIN_SIDE = 8  # pixels; the smallest size of a network
+_BEYOND = 0.1  # of a range: resizing may add that much at either end
+_RANGES = (  # from 0 to this; what makes a tensor of it [-1, 1], an array 0 to 255
+    (1, "2 * x - 1", "255 * x"),
+    (255, "x / 127.5 - 1", "1 * x"),
+    (65535, "x / 32767.5 - 1", "x / 257"),
+)
 
 
 def formats() -> list[str]:
@@ -53,15 +59,28 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
     Raises DataError, which calls the file `name` (by default its path), if the file cannot be used as it is.
     """
     name = name or printable(str(path))
+    with _blaming(name, "damaged or cut short, or of a rare kind", "copy it again, or save it anew as PNG"):
+        _refuse_by_stat(path, name)
+        with open(path, "rb") as file:
+            return _decoded(Image.open(file, formats=formats()), name)
+
+
+def _decoded(image: Image.Image, name: str) -> Image.Image:
+    """Decode an image and turn it upright: the one rule of what can be used, for files and for PIL images."""
+    _refuse_by_header(image, name)
+    image.load()
     try:
-        _refuse_by_stat(os.stat(path), name)
-        with warnings.catch_warnings(), open(path, "rb") as file:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=formats())
-            _refuse_by_header(image, name)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)  # else it is copied
-            return image
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except Exception:  # Pillow's on EXIF that nobody can read; the image is sound, and nobody turns it
+        return image
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+@contextmanager
+def _blaming(name: str, fault: str, advice: str) -> Iterator[None]:
+    """Turn what Pillow and the system raise into a DataError; only what fails to decode has the fault."""
+    try:
+        yield
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -69,14 +88,17 @@ def read_image(path: Path, name: str | None = None) -> Image.Image:
     except PermissionError as error:
         raise DataError(f"{name}: permission denied; make it readable for this user") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: {_not_read(path)}") from error
+        what = f"not an image of a kind that is read here ({', '.join(formats())}), whatever its name says"
+        raise DataError(f"{name}: {what}; save it as PNG, or remove it") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large(name)) from error
+    except MemoryError as error:
+        raise DataError(f"{name}: no memory left to decode it; close other programs, or make it smaller") from error
     except Exception as error:  # decoders raise nearly anything on damaged bytes
-        if not is_image_name(path):  # it may well be sound
-            raise DataError(f"{name}: {_not_read(path)}") from error
-        reason = printable(" ".join(str(error).split()))
-        raise DataError(f"{name}: damaged or cut short ({reason}); copy it again from its source") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{name}: cannot be read now ({error.strerror}); try again") from error
+        reason = printable(" ".join(str(error).split())) or type(error).__name__
+        raise DataError(f"{name}: {fault} ({reason}); {advice}") from error
 
 
 def read_mask(path: Path, name: str | None = None) -> Bool[np.ndarray, "h w"]:
@@ -136,38 +158,54 @@ def check_size(size: int) -> int:
     return size
 
 
-def check_side(image: Image.Image, name: str) -> Image.Image:
-    """Give the image back. Raises InputError if a side of it is below MIN_SIDE."""
-    if min(image.size) < MIN_SIDE:
-        raise InputError(f"{name}: {image.width}x{image.height} px is too small, {MIN_SIDE} px a side are needed")
-    return image
-
-
 def image_batch(images: Any, size: int) -> Float[Tensor, "b 3 h w"]:
-    """Make a batch in [-1, 1] of a Picture (a path, a PIL image or a tensor) or of a list of Pictures.
+    """Make a batch in [-1, 1] of a Picture or of any number of them: a list, a generator, an array of paths.
 
-    Paths and PIL images are resized to size; tensors, (3, h, w) or (b, 3, h, w), must already have it.
-    Raises InputError or DataError, which says which item of the list cannot be used.
+    Paths, PIL images and arrays are resized to size; tensors, (3, h, w) or (b, 3, h, w), must already have it. Arrays
+    are uint8 and RGB, channels last: (h, w), (h, w, 3) or a batch (b, h, w, 3). OpenCV's are BGR: pass x[..., ::-1].
+    Raises InputError or DataError, which says what cannot be used and why, all of it at once.
     """
-    if isinstance(images, list | tuple):
-        if not images:
-            raise InputError("an empty list of images: give at least one")
-        return torch.cat([_one(image, size, f"image {i} of the list: ") for i, image in enumerate(images)])
-    return _one(images, size, "")
+    if isinstance(images, np.ndarray) and images.dtype.kind in "OU":
+        images = images.ravel().tolist()
+    one = isinstance(images, str | bytes | os.PathLike | Image.Image | Tensor | np.ndarray)
+    if one or not isinstance(images, Iterable):
+        return _one(images, size, "")
+    numbered = list(enumerate(images))
+    if not numbered:
+        raise InputError("an empty list of images: give at least one")
+    return torch.cat(each(lambda item: _one(item[1], size, f"image {item[0]} of the list: "), numbered))
 
 
 def _one(image: Any, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
     if isinstance(image, Tensor):
         return _from_tensor(image, size, where)
-    if isinstance(image, Image.Image):
-        decoded, name = ImageOps.exif_transpose(image), f"{where}the PIL image"
-        if decoded.mode not in MODES:
-            raise DataError(f"{name} has mode {decoded.mode!r}: {_TO_RGB}")
-    elif isinstance(image, str | os.PathLike):
-        decoded, name = read_image(user_path(image)), f"{where}{printable(str(image))}"
+    if isinstance(image, str | os.PathLike):
+        decoded = [read_image(user_path(image), f"{where}{printable(str(image))}")]
+    elif isinstance(image, Image.Image | np.ndarray):
+        name = f"{where}the {'PIL image' if isinstance(image, Image.Image) else 'array'}"
+        with _blaming(name, "cannot be decoded", "its file may be closed already, or damaged"):
+            pictures = [image] if isinstance(image, Image.Image) else _from_array(image, name)
+            decoded = [_decoded(picture, name) for picture in pictures]
     else:
-        raise InputError(f"{where}a {type(image).__name__} is no image: give a path, a PIL image or a tensor")
-    return as_float(to_rgb(check_side(decoded, name), size))[None]
+        what = f"a {type(image).__name__} is no image"
+        raise InputError(f"{where}{what}: give a path, a PIL image, a uint8 array or a tensor")
+    return as_float(torch.stack([to_rgb(picture, size) for picture in decoded]))
+
+
+def _from_array(x: np.ndarray, name: str) -> list[Image.Image]:
+    """Make PIL images of 8-bit pixels, channels last."""
+    if x.dtype != np.uint8:
+        known = _conversion(x, 2) if x.dtype.kind in "biuf" and x.size else None
+        how = "x / 257" if x.dtype == np.uint16 else known  # by the type, for a dark image is dark
+        how = f"({how}).round().astype(np.uint8)" if how else "scale all images alike"
+        raise DataError(f"{name} is of {x.dtype}: uint8 from 0 to 255 is needed; {how}")
+    batch = x[None, ..., None] if x.ndim == 2 else x[None] if x.ndim == 3 else x
+    if batch.ndim != 4 or batch.shape[-1] not in (1, 3, 4) or not batch.size:
+        raise DataError(
+            f"{name} has shape {x.shape}: (h, w), (h, w, 3) or (b, h, w, 3) is needed, channels last; "
+            "channels first: np.moveaxis(x, -3, -1), b grey images: list(x)"
+        )
+    return [Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels) for pixels in batch]
 
 
 def _from_tensor(x: Tensor, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
@@ -175,28 +213,46 @@ def _from_tensor(x: Tensor, size: int, where: str) -> Float[Tensor, "b 3 h w"]:
     if tuple(batch.shape[1:]) != (3, size, size):
         raise InputError(
             f"{where}a tensor of shape {tuple(x.shape)}: (3, {size}, {size}) is needed, or a batch of such; "
-            "paths and PIL images are resized"
+            "paths, PIL images and uint8 arrays are resized"
         )
     if len(batch) == 0:
         raise InputError(f"{where}an empty batch: there is no image in it")
     if not batch.is_floating_point():
-        raise InputError(f"{where}a tensor of {x.dtype}: give float in [-1, 1]; as_float converts 8-bit images")
-    batch = batch.detach().float()
+        raise InputError(f"{where}a tensor of {x.dtype}: give float in [-1, 1]; path.as_float converts 8-bit images")
+    batch = batch.detach().to("cpu", torch.float32)
     if not torch.isfinite(batch).all():
         raise InputError(f"{where}the tensor holds NaN or infinite values")
-    if batch.abs().max() > 1 + 1e-3:
-        low, high = float(batch.min()), float(batch.max())
-        raise InputError(f"{where}the tensor's values reach from {low:.3g} to {high:.3g}: [-1, 1] is needed")
+    low, high = (float(v) for v in batch.aminmax())
+    if low < -1 - 1e-3 or high > 1 + 1e-3 or (low > -_BEYOND and not _of_8_bits(batch)):
+        how = _conversion(batch, 1) or "undo its normalisation, x * std + mean, then 2 * x - 1"
+        bright = " (a bright image: pass its uint8 array)" if high <= 1 else ""
+        raise InputError(
+            f"{where}the tensor's values reach from {low:.3g} to {high:.3g}: [-1, 1] is needed, black is -1; "
+            f"convert it: {how}{bright}"
+        )
     return batch
 
 
-def _not_read(path: Path) -> str:
-    if is_image_name(path):
-        return "not an image, whatever its name says; replace or remove it"
-    return f"no image in a format that is read here ({', '.join(formats())}); save it as PNG or JPEG"
+def _of_8_bits(x: Float[Tensor, "b 3 h w"]) -> bool:
+    """Tell whether bright values in [-1, 1] are as_float's: odd multiples of 1/255; those of [0, 1] are even, too."""
+    odd = (255 * x - 1) / 2
+    return bool(((odd - odd.round()).abs() < 0.15).all()) and len(odd.round().unique()) > 8
 
 
-def _refuse_by_stat(info: os.stat_result, name: str) -> None:
+def _conversion(x: Tensor | np.ndarray, column: int) -> str | None:
+    """Phrase how to convert values of a known range."""
+    low, high = float(x.min()), float(x.max())
+    if low > -_BEYOND * max(1, high):
+        return next((str(row[column]) for row in _RANGES if high <= row[0] * (1 + _BEYOND)), None)
+    in_ours = max(-low, high) <= 1 + _BEYOND
+    return ("x.clamp(-1, 1)", "127.5 * (x + 1)")[column - 1] if in_ours else None
+
+
+def _refuse_by_stat(path: Path, name: str) -> None:
+    try:
+        info = os.stat(path)
+    except ValueError as error:  # of a NUL in the path
+        raise DataError(f"{name}: does not exist; check the path") from error
     if stat.S_ISDIR(info.st_mode):
         raise DataError(f"{name}: a folder, not an image; pass an image file")
     if not stat.S_ISREG(info.st_mode):
@@ -205,19 +261,24 @@ def _refuse_by_stat(info: os.stat_result, name: str) -> None:
         raise DataError(f"{name}: empty, 0 bytes; copy it again from its source")
 
 
-def _refuse_by_header(image: ImageFile.ImageFile, name: str) -> None:
+def _refuse_by_header(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise DataError(_too_large(name))
+    if min(image.size) < MIN_SIDE:
+        raise DataError(f"{name}: {image.width}x{image.height} px is too small, {MIN_SIDE} px a side are needed")
     # Pillow turns 16-bit colour into "RGB" without a word; only the tiles' raw mode or largest value tells.
-    if image.mode[0] in "IF" or re.search(r";16|'ppm'.*, \d{4,}\)", str(image.tile)):
-        raise DataError(f"{name}: more than 8 bits a channel (mode {image.mode}); {_TO_RGB}")
+    if image.mode[0] in "IF" or re.search(r";16|'ppm'.*, \d{4,}\)", str(getattr(image, "tile", ""))):
+        raise DataError(
+            f"{name}: more than 8 bits a channel (mode {image.mode}); scale all images alike to 0 to 255, 16-bit grey "
+            'by Image.fromarray((np.asarray(image) / 257).astype("uint8")), for convert("RGB") makes it white'
+        )
     if image.has_transparency_data:
-        raise DataError(f"{name}: has transparency (mode {image.mode}); {_TO_RGB} without an alpha channel")
+        raise DataError(f"{name}: has transparency (mode {image.mode}); lay it on a plain ground and save it as RGB")
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":  # many telephones take MPO: a JPEG and a preview
         raise DataError(f"{name}: holds {frames} images; save one image a file")
     if image.mode not in MODES:
-        raise DataError(f"{name}: colour mode {image.mode}; {_TO_RGB}")
+        raise DataError(f"{name}: colour mode {image.mode}; convert it to 8-bit RGB")
 
 
 def _too_large(name: str) -> str:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from timenet_lib.data.images import formats, is_image_name, looks_like_image
 from timenet_lib.data.spellings import SIDES, meant_side
-from timenet_lib.errors import DataError, InputError, decoded, is_name, printable
+from timenet_lib.errors import DataError, InputError, as_lines, decoded, is_name, printable
 
 LAYOUT = "CLASS/train/good, CLASS/test/good, CLASS/test/KIND, CLASS/ground_truth/KIND"
-SHOWN_PROBLEMS = 20
 _IGNORED = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
 
 
@@ -91,10 +90,8 @@ class Problems:
         if count == 1:
             raise DataError(self.found[0] if self.found[0].startswith(str(root)) else f"{root}: {self.found[0]}")
         if count:
-            lines = [f"{root}: {count} problems", *self.found[:SHOWN_PROBLEMS]]
-            if count > SHOWN_PROBLEMS:
-                lines.append(f"... and {count - SHOWN_PROBLEMS} more (timenet check-data {root} shows all)")
-            raise DataError("\n".join(lines))
+            rest = f" (timenet check-data {root} shows all)"
+            raise DataError(as_lines(f"{root}: {count} problems", self.found, rest))
 
     def class_names(self) -> list[str]:
         """List the class folders."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from timenet_lib.data.drawn import draw_texture
 from timenet_lib.data.images import formats, load_uint8
 from timenet_lib.data.problems import images_below
-from timenet_lib.errors import DataError
+from timenet_lib.errors import DataError, each
 from timenet_lib.files import user_path
 
 
@@ -24,7 +24,8 @@ def load_textures(
 ) -> UInt8[Tensor, "m 3 h w"]:
     """Load all images below a folder, or draw textures if there is none; say is told of images that are skipped.
 
-    Raises DataError for a folder without images, InputError as images_below does.
+    Raises DataError for a folder without images and, all at once, for images that cannot be used; InputError as
+    images_below does.
     """
     if folder is None:
         return drawn_textures(size)
@@ -34,4 +35,4 @@ def load_textures(
     paths = images_below(folder, say)
     if not paths:
         raise DataError(f"the texture folder {folder} holds no image ({', '.join(formats())})")
-    return torch.stack([load_uint8(path, size) for path in paths])
+    return torch.stack(each(lambda path: load_uint8(path, size), paths))

@@ -14,8 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from timenet_lib.errors import InputError, TimeNetError, WeightsError, printable
-from timenet_lib.files import Count, Digest, convert, parse_json, sha256, write_atomically
+from timenet_lib.errors import InputError, WeightsError, printable
+from timenet_lib.files import Count, Digest, convert, parse_json, reading, sha256, write_atomically
 from timenet_lib.weights import BROKEN, load_into
 
 T_BINS = 10  # of equal width on [0, 1], in which the loss is recorded as well
@@ -87,10 +87,10 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, *, identity: Mapping[str, Any]
 ) -> History:
-    """Load what save_checkpoint wrote. Raises WeightsError for a damaged file, or one of another training."""
+    """Load what save_checkpoint wrote. Raises WeightsError for an altered file, or one of another training."""
     params = optimizer.param_groups[0]["params"]
     try:
-        with safe_open(path, "pt") as file:
+        with reading(path), safe_open(path, "pt") as file:
             header = convert("header", parse_json(file.metadata()["header"]), Header)
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         if digest(tensors) != header.sha256:
@@ -103,7 +103,7 @@ def load_checkpoint(
             raise InputError("header.history.losses: one loss for each step is needed")
         load_into(module, strip(tensors, "module."), path)
         states = optimizer_states(tensors, params)
-    except (TimeNetError, *BROKEN) as error:
+    except (InputError, WeightsError, *BROKEN) as error:
         why = printable(str(error))
         raise WeightsError(f"{path} cannot be resumed from ({why}); delete it to start this stage afresh") from error
     optimizer.load_state_dict({**optimizer.state_dict(), "state": states})

@@ -15,7 +15,7 @@ from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor, build_lpips
 from timenet_lib.files import user_path
 from timenet_lib.presets import Preset, get_preset
-from timenet_lib.weights import has_stage
+from timenet_lib.weights import check_device, has_stage
 
 MAKES = {"all": ("flow_0", "flow_1", "tpn"), "flow": ("flow_0",), "tpn": ("tpn",), "extractor": ("extractor",)}
 
@@ -62,9 +62,10 @@ def train_stages(
     """
     preset, out = choices.apply(), user_path(out)
     check_request(stage, out, k=k, drawn=data is None, options=options)
+    options["device"] = check_device(options.get("device", "cpu"))
     if stage in ("all", "tpn"):  # what is missing or does not fit is said now, not after flow_0 and flow_1
         build_lpips(preset.lpips, build_extractor(preset.extractor, preset.extractor_weights, preset.levels))
-    accelerator = make_accelerator(options.get("device", "cpu"))
+    accelerator = make_accelerator(options["device"])
     main = accelerator.is_main_process
     tell = say if main else lambda line: None
     with accelerator.main_process_first():  # what is drawn is drawn once and cached

@@ -27,6 +27,7 @@ from timenet_lib.files import (
     convert,
     parse_json,
     read_json,
+    reading,
     sha256,
     write_atomically,
     write_json,
@@ -172,7 +173,7 @@ class Couplings:
 def check_range(path: Path, manifest: Manifest) -> tuple[int, int]:
     """Read one range, compare it with its name, its digest and the manifest; get its length and evaluations."""
     try:
-        with safe_open(path, "pt") as file:
+        with reading(path), safe_open(path, "pt") as file:
             x1, c = file.get_tensor("x1"), file.get_tensor("c")
             about = convert("range", parse_json(file.metadata()["range"]), About)
         first, count, size = int(path.stem.split("-")[0]), len(x1), manifest.size

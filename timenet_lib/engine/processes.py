@@ -14,14 +14,17 @@ from accelerate.utils import gather_object
 
 from timenet_lib.errors import InputError
 from timenet_lib.files import writing
+from timenet_lib.weights import Device, check_device
 
 if sys.platform != "win32":
     import fcntl
 
 
-def make_accelerator(device: str = "cpu") -> Accelerator:
+def make_accelerator(device: Device = "cpu") -> Accelerator:
     """Join this process to the others of an `accelerate launch`, on the device that was asked for."""
-    return Accelerator(cpu=torch.device(device).type == "cpu", mixed_precision="no", device_placement=False)
+    return Accelerator(
+        cpu=torch.device(check_device(device)).type == "cpu", mixed_precision="no", device_placement=False
+    )
 
 
 def own_device(accelerator: Accelerator, device: str) -> torch.device:
@@ -36,20 +39,6 @@ def share_out(accelerator: Accelerator, work: Callable[[Any], Any], items: Seque
     """
     mine = range(accelerator.process_index, len(items), accelerator.num_processes)
     return [result for _, result in sorted(gather_object([(k, work(items[k])) for k in mine]), key=itemgetter(0))]
-
-
-def check_device(name: str) -> str:
-    """Check a device's name and return it. Raises InputError for one that this machine lacks."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"no device {name!r}: choose cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"no device {name!r}: choose cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise InputError(f"--device {name}: this machine has {count} CUDA devices; use --device cpu")
-    return name
 
 
 @contextmanager

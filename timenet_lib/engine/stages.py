@@ -178,7 +178,7 @@ class Run:
 def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
     """Build a network whose start depends on (seed, stage) alone; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key_seed(seed, stage, "start"))
+        torch.default_generator.manual_seed(key_seed(seed, stage, "start"))
         return make()
 
 
@@ -218,7 +218,7 @@ def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> No
     )  # fmt: skip
     processes.wait_for_everyone()
     couplings = Couplings(folder)
-    flow = UNet(v.config).to(run.on)
+    flow = seeded(lambda: UNet(v.config), run.seed, stage).to(run.on)
     flow.load_state_dict(v.state_dict())
     draw = partial(coupled_pairs, couplings, seed=run.seed, k=k)
     run.train(

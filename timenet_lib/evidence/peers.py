@@ -132,7 +132,11 @@ def seeded_and_silent(seed: int) -> Iterator[None]:
     Warnings and progress bars, which are anomalib's own, are not shown.
     """
     before = np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]), quiet_libraries(), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        torch.random.fork_rng(range(torch.cuda.device_count())),
+        quiet_libraries(),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
@@ -264,6 +268,6 @@ def load_draem(folder: Path | None, device: str = "cpu") -> torch.nn.Module:
     folder = trained(folder)
     state, _ = load_stage(folder, "draem")
     with quiet_libraries():
-        net = draem_network()
+        net = seeded(draem_network, 0, "draem")
     load_into(net, state, folder / "draem.safetensors")
     return net.to(device).eval().requires_grad_(False)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from timenet_lib.errors import DataError, InputError, OutputError
-from timenet_lib.files import new_folder, user_path
+from timenet_lib.files import new_folder, user_path, writing
 from timenet_lib.keyed import key_seed
 
 from .canvas import SEEDS, VERSION
@@ -125,10 +126,10 @@ def write_drawn(
     if holds(root, record):
         return root
     try:
-        with new_folder(root) as draft:
+        with new_folder(root) as draft, writing(root):
             many = sum(1 for _ in pictures(record)) > FEW
             write_all(draft, record, workers or min(1 + many, os.cpu_count() or 1))
-    except (OSError, InputError, OutputError):
+    except (InputError, OutputError):
         if not holds(root, record):  # another process may have written it meanwhile
             raise
     return root
@@ -142,7 +143,19 @@ def cache_home() -> Path:
     return user_path(home or "~/.cache") / "timenet"
 
 
+@contextmanager
+def in_cache() -> Iterator[Path]:
+    """Give the cache's folder; what cannot be written or used in it names the variable that chooses another."""
+    try:
+        yield cache_home()
+    except (DataError, OutputError) as error:
+        if "TIMENET_CACHE" in str(error):
+            raise
+        raise type(error)(f"{error} (this is the cache: TIMENET_CACHE names another)") from error
+
+
 def drawn_folder(*, size: int = 64, seed: int = 0, train: int = 120, good: int = 20, defective: int = 40) -> Path:
     """Give the cached folder with this data; the first call writes it, and several processes may ask at once."""
     name = f"drawn-{VERSION}-float64-{size}px-seed{seed}-{train}-{good}-{defective}"
-    return write_drawn(cache_home() / name, size=size, seed=seed, train=train, good=good, defective=defective)
+    with in_cache() as home:
+        return write_drawn(home / name, size=size, seed=seed, train=train, good=good, defective=defective)
