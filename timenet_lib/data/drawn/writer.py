@@ -140,7 +140,10 @@ def cache_home() -> Path:
     if os.environ.get("TIMENET_CACHE"):
         return user_path(os.environ["TIMENET_CACHE"])
     home = os.environ.get("XDG_CACHE_HOME")
-    return user_path(home or "~/.cache") / "timenet"
+    try:
+        return user_path(home or "~/.cache") / "timenet"
+    except InputError as error:  # a user whom the system does not know
+        raise InputError("no home folder for the cache: name a folder in TIMENET_CACHE") from error
 
 
 @contextmanager
