@@ -87,7 +87,7 @@ def test_loaders_name_what_is_no_file(tmp_path):
         with pytest.raises(InputError, match="size must be at least 1"):
             load(path, 0)
     (tmp_path / "sound.heic").write_bytes(b"\0\0\0\x18ftypmif1heic" + bytes(500))
-    with pytest.raises(DataError, match=r"sound\.heic: no image in a format .* here \(.*PNG.*\); save it as PNG"):
+    with pytest.raises(DataError, match=r"sound\.heic: not an image of a kind .* here \(.*PNG.*\).*; save it as PNG"):
         load_image(tmp_path / "sound.heic", 8)
     small = tmp_path / "two\nlines.bmp"
     Image.new("RGB", (7, 8)).save(small)

@@ -298,7 +298,7 @@ def test_ctrl_c_or_a_cluster_ends_all_in_one_line_and_leaves_no_worker(flow, tmp
     assert child.end() == 130, child.log
     *shown, line = child.log.splitlines()
     assert line == "error: interrupted: the same command with --resume goes on with what out holds"
-    assert all("flow_0" in x or "normal images" in x or not x for x in shown), child.log
+    assert all("flow_0" in x or "normal images" in x or "starts afresh" in x or not x for x in shown), child.log
     assert not any(w.is_running() for w in workers)
 
 

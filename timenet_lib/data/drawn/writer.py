@@ -127,7 +127,7 @@ def write_drawn(
         return root
     try:
         with new_folder(root) as draft, writing(root):
-            many = sum(1 for _ in pictures(record)) > FEW
+            many = any(True for _ in islice(pictures(record), FEW, None))
             write_all(draft, record, workers or min(1 + many, os.cpu_count() or 1))
     except (InputError, OutputError):
         if not holds(root, record):  # another process may have written it meanwhile
