@@ -5,6 +5,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from timenet_lib.data.folder import THREADS
 from timenet_lib.data.images import read_image, to_rgb
 from timenet_lib.data.problems import images_below
 from timenet_lib.detector import TimeNet
@@ -95,30 +97,44 @@ def _score(
     images: Sequence[Path], model: TimeNet, *, class_name: str | None, limit: float, seed: int, draft: Path | None
 ) -> Iterator[dict[str, Any]]:
     names, pixel_threshold = heat_map_names(images), model.calibrated(model.methods[-1]).pixel_threshold
-    for begin in range(0, len(images), CHUNK):
-        rows = [dict.fromkeys(COLUMNS) | {"image": decoded(str(path))} for path in images[begin : begin + CHUNK]]
-        batch, usable, photos = [], [], []
-        for i, row in enumerate(rows, begin):
-            try:  # each file is decoded once, for its score and its heat map
-                photo = read_image(images[i])
-                photo = photo if photo.mode == "RGB" else photo.convert("RGB")
-            except TimeNetError as error:
-                row["error"] = str(error)
-                continue
-            batch.append(to_rgb(photo, model.preset.image_size).permute(1, 2, 0).numpy())
-            usable.append((row, names[i]))
-            photos.append(None if draft is None else np.asarray(shrink(photo)))
-        if usable:
-            p = model.predict(batch, class_name, seed=seed)
-            found = zip(usable, photos, p.classes, p.image_score.tolist(), p.score_map, strict=True)
-            for (row, file), shown, name, score, score_map in found:
-                marked = float((score_map >= pixel_threshold).float().mean())
-                values = (name, score, limit, score >= limit, marked)
-                row |= zip(("class", "score", "threshold", "defective", "marked"), values, strict=True)
-                if draft is not None and shown is not None:
-                    row["heat_map"] = decoded(file)
-                    write_atomically(draft / file, _png(heat_map(shown, score_map, pixel_threshold)))
-        yield from rows
+
+    def prepare(path: Path) -> str | tuple[np.ndarray, np.ndarray | None]:
+        try:  # each file is decoded once, for its score and its heat map
+            photo = read_image(path)
+        except TimeNetError as error:
+            return str(error)
+        photo = photo if photo.mode == "RGB" else photo.convert("RGB")
+        small = to_rgb(photo, model.preset.image_size).permute(1, 2, 0).numpy()
+        return small, None if draft is None else np.asarray(shrink(photo))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for begin in range(0, len(images), CHUNK):
+            rows = [dict.fromkeys(COLUMNS) | {"image": decoded(str(path))} for path in images[begin : begin + CHUNK]]
+            batch, usable, photos, drawn = [], [], [], []
+            for i, got in enumerate(pool.map(prepare, images[begin : begin + CHUNK])):
+                if isinstance(got, str):
+                    rows[i]["error"] = got
+                    continue
+                batch.append(got[0])
+                photos.append(got[1])
+                usable.append((rows[i], names[begin + i]))
+            if usable:
+                p = model.predict(batch, class_name, seed=seed)
+                found = zip(usable, photos, p.classes, p.image_score.tolist(), p.score_map, strict=True)
+                for (row, file), shown, name, score, score_map in found:
+                    marked = float((score_map >= pixel_threshold).float().mean())
+                    values = (name, score, limit, score >= limit, marked)
+                    row |= zip(("class", "score", "threshold", "defective", "marked"), values, strict=True)
+                    if draft is not None and shown is not None:
+                        row["heat_map"] = decoded(file)
+                        drawn.append(pool.submit(_draw, draft / file, shown, scores=score_map, limit=pixel_threshold))
+            for each_drawn in drawn:
+                each_drawn.result()
+            yield from rows
+
+
+def _draw(file: Path, photo: UInt8[np.ndarray, "h w 3"], *, scores: Float[Tensor, "a b"], limit: Number) -> None:
+    write_atomically(file, _png(heat_map(photo, scores, limit)))
 
 
 def shrink(photo: Image.Image) -> Image.Image:
