@@ -84,7 +84,7 @@ def methods_figure(
 ) -> Figure:
     """Draw one of figures 2 to 4: image, mask, then reconstruction and score map of each method.
 
-    Paper: figures 2 to 4. maps are the score maps of all test images by the model's own methods; the peers' pictures
+    Paper: figures 2 to 4. maps are the score maps of tests by the model's own methods; the peers' pictures
     are recorded with results, and start at offset. A score map's colours run from a method's median over all pixels to
     its top.
     """
