@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from timenet_lib.__main__ import main
@@ -49,8 +50,17 @@ def launch():
             "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Let this process round as those it is compared with, which have one thread each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, drawn_few):
+def trained(tmp_path_factory, drawn_few, one_thread):
     home = tmp_path_factory.mktemp("processes")
     one = train([], home / "one", 8, data=drawn_few)
     return {"one": one, "two": train(launch(), home / "two", 4, data=drawn_few, workers=1)}, home
