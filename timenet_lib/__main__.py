@@ -106,6 +106,10 @@ def check_data(folder: Path, train_only: bool) -> None:
 @console.DATA
 @option("--textures", type=FILE, metavar="DIR", help="Images for synthetic defects.", show_default="drawn ones")
 @console.PRESET
+@option(
+    "--start", metavar="WHICH", help="Weights to start from: demo, a folder, or scratch.",
+    show_default="demo with --data, where the network is demo's",
+)  # fmt: skip
 @option("--steps", type=console.COUNT, help="Steps of each stage.", show_default=console.PRESETS)
 @option("--couplings", type=console.COUNT, help="Couplings for reflow.", show_default=console.PRESETS)
 @option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")

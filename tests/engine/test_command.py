@@ -1,18 +1,21 @@
 """What `timenet train` refuses at once: what only its last stage needs would otherwise be missed after days."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
 from timenet_lib.__main__ import main
 from timenet_lib.engine import command
-from timenet_lib.engine.command import Choices, train_stages
-from timenet_lib.errors import DataError, WeightsError
-from timenet_lib.presets import CI
+from timenet_lib.engine.command import Choices, find_start, train_stages
+from timenet_lib.errors import DataError, InputError, WeightsError
+from timenet_lib.presets import CI, DEMO
+from timenet_lib.weights import save_stage, shipped_weights
 
 
 @pytest.fixture
@@ -61,6 +64,21 @@ def test_couplings_replace_the_presets_number(drawn_ci, tmp_path, monkeypatch):
     monkeypatch.setitem(command.TRAIN, "flow", lambda run: seen.append(run.preset))
     train_stages("flow", tmp_path / "run", Choices(preset="ci", couplings=5), data=drawn_ci.root)
     assert seen == [replace(CI, num_couplings=5)]
+
+
+def test_a_folder_of_data_starts_from_the_shipped_weights_where_they_fit(drawn_ci, tmp_path, monkeypatch):
+    demo = shipped_weights("demo")
+    find = partial(find_start, None, tmp_path, preset=DEMO)
+    assert find(drawn=False) == find_start("demo", tmp_path, preset=DEMO, drawn=True) == demo
+    assert find(drawn=True) is find_start("scratch", tmp_path, preset=DEMO, drawn=False) is None
+    assert find_start(None, tmp_path, preset=CI, drawn=False) is None
+    for parents, start in (({}, None), ({"start": "0" * 64}, demo)):  # a TPN starts as its flow_0 did
+        save_stage(tmp_path, "flow_0", nn.Identity(), {"parents": parents})
+        assert find(drawn=False) == start
+    words = r"cannot start from .*flow_0\.safetensors \(image_size 64, not 32; base 24, not 8; .*: add --start scratch"
+    with pytest.raises(InputError, match=words):
+        train_stages("flow", tmp_path / "run", Choices(preset="ci"), data=drawn_ci.root, start="demo")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from timenet_lib.errors import DataError, InputError, WeightsError
 from timenet_lib.models import load_network
 from timenet_lib.presets import CI
 from timenet_lib.train import independent_pairs, repairs
-from timenet_lib.weights import read_record, save_stage
+from timenet_lib.weights import load_stage, read_record, save_stage
 
 STAGES = ("flow_0", "flow_1", "tpn")
 
@@ -94,6 +94,20 @@ def test_finished_stages_are_kept_on_resume_and_refused_without(copy, make_run):
         train_all(make_run(copy))
     with pytest.raises(InputError, match="another seed"):
         train_all(make_run(copy, resume=True, seed=1))
+
+
+def test_a_training_starts_from_other_weights_with_new_class_embeddings(trained, make_run, tmp_path):
+    still = replace(CI, learning_rate=0.0, tpn_learning_rate=0.0)
+    options = {"preset": still, "start": trained, "steps": 2}
+    train_all(replace(make_run(tmp_path), **options))
+    for stage in ("flow_0", "tpn"):
+        before, record = load_stage(trained, stage)
+        after, made = load_stage(tmp_path, stage)
+        moved = {k for k, v in after.items() if not torch.equal(v, before[k])}
+        assert moved == {"classes.weight"}
+        assert made["parents"]["start"] == record["sha256"]
+    with pytest.raises(InputError, match=r"flow_0\.json was made with another start"):
+        train_all(replace(make_run(tmp_path), **{**options, "start": None, "resume": True}))
 
 
 AGAIN = "budget, 4 steps: ask for that again"

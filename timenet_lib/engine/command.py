@@ -10,12 +10,12 @@ from timenet_lib.data.textures import load_textures
 from timenet_lib.data.training_set import load_training_set, training_index
 from timenet_lib.engine.feeding import check_workers
 from timenet_lib.engine.processes import claimed, make_accelerator
-from timenet_lib.engine.stages import TRAIN, Run, reflow
+from timenet_lib.engine.stages import TRAIN, Run, check_start, reflow
 from timenet_lib.errors import InputError
 from timenet_lib.features import build_extractor, build_lpips
 from timenet_lib.files import user_path
-from timenet_lib.presets import Preset, get_preset
-from timenet_lib.weights import check_device, has_stage
+from timenet_lib.presets import DEMO, Preset, get_preset
+from timenet_lib.weights import check_device, has_stage, read_record, shipped_weights, weights_folder
 
 MAKES = {"all": ("flow_0", "flow_1", "tpn"), "flow": ("flow_0",), "tpn": ("tpn",), "extractor": ("extractor",)}
 
@@ -49,6 +49,7 @@ def train_stages(
     *,
     data: Path | None = None,
     textures: Path | None = None,
+    start: str | Path | None = None,
     k: int = 1,
     say: Callable[[str], None] = lambda line: None,
     calibrate: Callable[..., None] | None = None,
@@ -56,13 +57,16 @@ def train_stages(
 ) -> None:
     """Train a stage, or all, into the folder out; call calibrate on it once a TPN is there.
 
-    options are those of Run: seed, steps, minutes, resume, device, ... Under `accelerate launch` every process calls
-    this, and the first one writes. Raises InputError for choices that exclude each other or lack an earlier stage,
-    and if another run is writing into the folder.
+    start names shipped weights or a folder that flow_0 and tpn start from, or "scratch"; by default a folder of data
+    starts from demo's where its network is the preset's. options are those of Run: seed, steps, minutes, resume,
+    device, ... Under `accelerate launch` every process calls this, and the first one writes. Raises InputError for
+    choices that exclude each other or lack an earlier stage, for a start of another network, and if another run is
+    writing into the folder.
     """
     preset, out = choices.apply(), user_path(out)
     check_request(stage, out, k=k, drawn=data is None, options=options)
     options["device"] = check_device(options.get("device", "cpu"))
+    begin = find_start(start, out, preset=preset, drawn=data is None)
     if stage in ("all", "tpn"):  # what is missing or does not fit is said now, not after flow_0 and flow_1
         build_lpips(preset.lpips, build_extractor(preset.extractor, preset.extractor_weights, preset.levels))
     accelerator = make_accelerator(options["device"])
@@ -78,11 +82,13 @@ def train_stages(
         accelerator.wait_for_everyone()
         run = Run(
             out=out, preset=preset, data=load_training_set(index, preset.image_size), textures=pictures,
-            say=tell, **options,
+            start=begin, say=tell, **options,
         )  # fmt: skip
         for note in notes:
             tell(f"note: {note}")
         tell(f"{len(index.train)} normal images of {len(index.classes)} classes at {preset.image_size} px")
+        if begin is not None and stage != "reflow":
+            tell(f"starting from the weights in {begin.name} (--start scratch: from none)")
         begun = [(run.checkpoint(s), out / f"{s}.json", out / "couplings" / s) for s in stages_of(stage, k)]
         if run.resume and not any(path.exists() for paths in begun for path in paths):
             tell(f"{out} holds nothing to go on from: the training starts afresh")
@@ -95,6 +101,23 @@ def train_stages(
             weights = choices.extractor_weights
             calibrate(out, run.data, pictures, seed=run.seed, device=run.device, extractor_weights=weights)
     tell(f"finished: {out}")
+
+
+def find_start(start: str | Path | None, out: Path, *, preset: Preset, drawn: bool) -> Path | None:
+    """Find the folder of weights to start from; None: from none. Raises InputError for those of another network.
+
+    Where none is named, a TPN starts as the flow_0 beside it did.
+    """
+    if start == "scratch":
+        return None
+    if start is not None:
+        check_start(folder := weights_folder(start), preset)
+        return folder
+    if has_stage(out, "flow_0"):
+        scratch = "start" not in read_record(out, "flow_0").get("parents", {})
+    else:
+        scratch = drawn or preset.unet_config(1) != DEMO.unet_config(1)
+    return None if scratch else shipped_weights("demo")
 
 
 def stages_of(stage: str, k: int) -> tuple[str, ...]:

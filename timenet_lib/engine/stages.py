@@ -23,7 +23,7 @@ from timenet_lib.features import build_extractor, build_lpips
 from timenet_lib.files import convert, sha256, user_path
 from timenet_lib.keyed import key_seed
 from timenet_lib.losses import Distance, balanced_weight, flow_loss, repair_errors, tpn_loss
-from timenet_lib.models import load_network
+from timenet_lib.models import load_network, recorded_network
 from timenet_lib.path import Repairs
 from timenet_lib.presets import Preset
 from timenet_lib.synthesis import SOURCES, Synthesiser
@@ -32,6 +32,7 @@ from timenet_lib.train import Loss, coupled_pairs, independent_pairs, repairs
 from timenet_lib.unet import UNet
 from timenet_lib.weights import has_stage, read_record, save_stage
 
+STARTED = ("flow_0", "tpn")  # the stages that Run.start is for
 SHARES = {"flow_0": 0.40, "couplings": 0.12, "flow_1": 0.16, "tpn": 0.32}  # of the minutes of `all`
 BALANCED_ON = 32  # images on which the weight of LPIPS is found
 
@@ -47,6 +48,7 @@ class Run:
     seed: int = 0
     steps: int | None = None
     minutes: float | None = None  # of this call; `all` shares them out
+    start: Path | None = None  # a folder whose flow_0 and tpn these start from, with new class embeddings
     resume: bool = False
     device: str = "cpu"
     command: str = ""
@@ -82,7 +84,9 @@ class Run:
     def choices(self, stage: str) -> dict[str, Any]:
         """Get what two trainings of a stage must share to be the same one, whatever their budgets."""
         task = {"task": self.task} if stage == "extractor" else {}
-        return {**self.preset.for_stage(stage), "data_sha256": self.data.data_hash, "seed": self.seed, **task}
+        start = read_record(self.start, stage)["sha256"] if self.start and stage in STARTED else None
+        own = {"data_sha256": self.data.data_hash, "seed": self.seed, "start": start}
+        return {**self.preset.for_stage(stage), **own, **task}
 
     def fresh(self, stage: str) -> bool:
         """Tell whether a stage is still to be trained.
@@ -97,7 +101,8 @@ class Run:
         record = read_record(self.out, stage)
         mine = self.choices(stage)
         preset = record.get("preset")
-        theirs = {**(preset if isinstance(preset, dict) else {}), **record}
+        start = record.get("parents", {}).get("start")
+        theirs = {**(preset if isinstance(preset, dict) else {}), **record, "start": start}
         odd = [k for k, v in mine.items() if theirs.get(k) != v]
         if odd:
             raise InputError(f"{self.out / stage}.json was made with another {', '.join(odd)}: choose another --out")
@@ -182,6 +187,27 @@ def seeded(make: Callable[[], nn.Module], seed: int, stage: str) -> Any:
         return make()
 
 
+def check_start(folder: Path, preset: Preset) -> None:
+    """Refuse, with an InputError, to start from a folder whose network is not the preset's; classes may differ."""
+    for stage in STARTED:
+        _, theirs, classes = recorded_network(read_record(folder, stage), folder / f"{stage}.safetensors")
+        mine = preset.unet_config(len(classes))
+        odd = [f"{k} {getattr(theirs, k)}, not {v}" for k, v in vars(mine).items() if getattr(theirs, k) != v]
+        if odd:
+            raise InputError(
+                f"training cannot start from {folder / stage}.safetensors ({'; '.join(odd)}): add --start scratch"
+            )
+
+
+def take_start(run: Run, stage: str, net: nn.Module) -> dict[str, str]:
+    """Give a network the weights that run.start has of this stage, but for the class embeddings; return its parents."""
+    if run.start is None:
+        return {}
+    given, record = load_network(run.start, stage, run.on)
+    net.load_state_dict({k: v for k, v in given.state_dict().items() if k != "classes.weight"}, strict=False)
+    return {"start": record["sha256"]}
+
+
 def train_flow_0(run: Run, share: float = 1.0) -> None:
     """Train flow_0 on independent pairs.
 
@@ -191,8 +217,12 @@ def train_flow_0(run: Run, share: float = 1.0) -> None:
         return
     preset, data = run.preset, run.data
     flow = seeded(lambda: UNet(preset.unet_config(len(data.classes))), run.seed, "flow_0").to(run.on)
+    parents = take_start(run, "flow_0", flow)
     draw = partial(independent_pairs, data.images, data.labels, seed=run.seed)
-    run.train("flow_0", flow, flow_loss, draw=draw, steps=preset.flow_steps, rate=preset.learning_rate, share=share)
+    run.train(
+        "flow_0", flow, flow_loss,
+        draw=draw, steps=preset.flow_steps, rate=preset.learning_rate, share=share, parents=parents,
+    )  # fmt: skip
 
 
 def reflow(run: Run, shares: tuple[float, float] = (0.4, 0.6), k: int = 1) -> None:
@@ -240,6 +270,7 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     synthesiser = run.synthesiser(preset.anomalous_share, stage="tpn", sources=preset.sources)
     flow_1, record = load_network(run.out, "flow_1", run.on)
     tpn = TPN.from_flow(flow_1, preset.t).to(run.on)
+    parents = take_start(run, "tpn", tpn)
     features = build_extractor(preset.extractor, preset.extractor_weights, preset.levels).to(run.on)
     lpips = build_lpips(preset.lpips, features, device=run.on)
     draw = partial(repairs, synthesiser, preset.t)
@@ -249,7 +280,7 @@ def train_tpn(run: Run, share: float = 1.0) -> None:
     run.train(
         "tpn", v, loss,
         draw=draw, steps=preset.tpn_steps, rate=preset.tpn_learning_rate, share=share, saved=tpn,
-        parents={"flow_1": record["sha256"]}, found={"lpips_weight": weight},
+        parents={"flow_1": record["sha256"], **parents}, found={"lpips_weight": weight},
     )  # fmt: skip
 
 
