@@ -8,6 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from torch import nn
 
 from timenet_lib.__main__ import main
 from timenet_lib.console import UserPath, Writable
@@ -22,11 +23,13 @@ from timenet_lib.data.images import image_batch, load_image, load_mask
 from timenet_lib.data.textures import load_textures
 from timenet_lib.detect import detect, find_images
 from timenet_lib.engine.command import Choices, train_stages
-from timenet_lib.errors import InputError, TimeNetError, WeightsError
+from timenet_lib.engine.couplings import Couplings
+from timenet_lib.errors import DataError, InputError, TimeNetError, WeightsError
 from timenet_lib.export import check_onnx
 from timenet_lib.features import find_weights
 from timenet_lib.files import user_path
-from timenet_lib.weights import weights_folder
+from timenet_lib.models import load_network
+from timenet_lib.weights import has_stage, load_stage, read_record, save_stage, weights_folder
 
 
 @pytest.fixture
@@ -95,6 +98,9 @@ def test_what_is_written_goes_to_the_home(home, model_of_unlike_networks, monkey
     monkeypatch.setenv("XDG_CACHE_HOME", "~/xdg")
     assert cache_home() == home / "xdg" / "timenet"
     monkeypatch.setenv("TIMENET_EXTRACTOR_WEIGHTS", "~/mine")
+    save_stage(Path("~/stages"), "tpn", nn.Identity(), {})
+    assert has_stage(Path("~/stages"), "tpn") is (home / "stages" / "tpn.json").is_file() is True
+    assert load_stage(Path("~/stages"), "tpn")[1] == read_record(home / "stages", "tpn")
     (home / "mine" / "resnet18.safetensors").touch()
     assert find_weights("resnet18", "timm") == (home / "mine" / "resnet18.safetensors", "resnet18.safetensors")
 
@@ -105,10 +111,12 @@ def test_what_is_missing_is_named_in_the_home(home, model_of_unlike_networks):
         (train, f"which {home}/run does not hold"),
         (lambda: check_onnx(model_of_unlike_networks(("die",)), "~/m.onnx"), f"{home}/m.onnx cannot be read"),
         (lambda: weights_folder("~/none"), f"no weights folder {home}/none"),
+        (lambda: load_network(Path("~/none"), "flow_0"), f"{home}/none holds no record"),
+        (lambda: Couplings(Path("~/none")), f"{home}/none/manifest.json is no manifest"),
     ):
         with pytest.raises(TimeNetError, match=error) as found:
             action()
-        assert isinstance(found.value, InputError | WeightsError)
+        assert isinstance(found.value, InputError | WeightsError | DataError)
 
 
 def test_every_path_of_the_command_line_knows_the_home(home):

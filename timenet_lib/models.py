@@ -10,7 +10,7 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from timenet_lib.errors import InputError, WeightsError
-from timenet_lib.files import check_name, convert
+from timenet_lib.files import check_name, convert, user_path
 from timenet_lib.keyed import image_noise
 from timenet_lib.path import interpolate
 from timenet_lib.presets import Preset, preset_from_dict
@@ -82,7 +82,7 @@ def reconstruct(
 def load_network(folder: Path, name: str, device: Device = "cpu") -> tuple[Any, dict[str, Any]]:
     """Load a flow of a folder, or its tpn, frozen, and its record; channels last: convolutions run a third faster."""
     state, record = load_stage(folder, name)
-    path = folder / f"{name}.safetensors"
+    path = user_path(folder) / f"{name}.safetensors"
     preset, config, _ = recorded_network(record, path)
     with torch.device("meta"):  # no memory before the weights are known to fit
         net = TPN(config, preset.t) if name == "tpn" else UNet(config)

@@ -66,6 +66,7 @@ def save_stage(folder: Path, name: str, module: nn.Module, record: Mapping[str, 
     """Write a stage and its record; return the SHA-256 of the weights. The record is written last."""
     state = {k: v.half() if v.is_floating_point() else v for k, v in module.state_dict().items()}
     content = save({k: v.contiguous().cpu() for k, v in state.items()})
+    folder = user_path(folder)
     write_atomically(folder / f"{name}.safetensors", content)
     digest = sha256(content)
     write_json(folder / f"{name}.json", {"stage": name, "sha256": digest, **record})
@@ -74,6 +75,7 @@ def save_stage(folder: Path, name: str, module: nn.Module, record: Mapping[str, 
 
 def read_record(folder: Path, name: str) -> dict[str, Any]:
     """Read a stage's record. Raises WeightsError if it is missing, unreadable, or names no proper SHA-256."""
+    folder = user_path(folder)
     path = folder / f"{name}.json"
     if not path.is_file():
         raise WeightsError(f"{folder} holds no record {name}.json: is it a folder that `timenet train` wrote?")
@@ -100,11 +102,13 @@ def own_extractor(folder: Path, recorded: str) -> str:
 
 def has_stage(folder: Path, name: str) -> bool:
     """Tell whether a stage was finished in this folder."""
+    folder = user_path(folder)
     return (folder / f"{name}.json").is_file() and (folder / f"{name}.safetensors").is_file()
 
 
 def load_stage(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a stage's weights, in float32, and its record. Raises WeightsError for an altered file."""
+    folder = user_path(folder)
     record = read_record(folder, name)
     path = folder / f"{name}.safetensors"
     if not path.is_file():

@@ -29,6 +29,7 @@ from timenet_lib.files import (
     read_json,
     reading,
     sha256,
+    user_path,
     write_atomically,
     write_json,
 )
@@ -97,6 +98,7 @@ def make_couplings(
     least one is made. share = (i, n) makes the i-th of n shares of the ranges; all shares together are what (0, 1)
     makes. Raises DataError if the folder was made with another manifest, or for more.
     """
+    folder = user_path(folder)
     manifest.settle(folder)
     device, seed, k = next(v.parameters()).device, manifest.seed, manifest.k
     begin, done = time.monotonic(), 0
@@ -141,6 +143,7 @@ class Couplings:
     """
 
     def __init__(self, folder: Path):
+        folder = user_path(folder)
         self.manifest = Manifest.of(folder)
         self.nfe: list[int] = []  # function evaluations of each range
         self.files: list[Path] = []
