@@ -1,4 +1,4 @@
-"""Feature extractors: the embedded one and any convolutional network that timm knows; and LPIPS on VGG16.
+"""Feature extractors: the embedded one, ImageNet's, any convolutional network of timm; and LPIPS on VGG16.
 
 f_i is the level of stride 2**i. Every extractor takes images in [-1, 1] and returns its levels as a list.
 """
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from timenet_lib.embedded import TIMM_NAME
 from timenet_lib.errors import InputError, WeightsError, is_name, printable, shown
 from timenet_lib.files import reading, user_path
+from timenet_lib.imagenet import LITE, packaged_weights, read_packaged
 from timenet_lib.losses import Distance, perceptual_distance
 from timenet_lib.weights import BROKEN, Device, check_device, check_finite, load_stage, shipped_weights
 
@@ -71,10 +72,11 @@ class Extractor(nn.Module):
 def build_extractor(name: str, weights: str, levels: tuple[int, ...], *, seed: int = 0) -> Extractor:
     """Build a frozen extractor that gives f_i for each i of levels, in their order.
 
-    Paper: section 2.3, table 4. name is "embedded" or timm's name of a network, such as those in PAPER_EXTRACTORS.
-    What lies deeper than the deepest level is left out. weights is one of
+    Paper: section 2.3, table 4. name is "embedded", "imagenet" (EfficientNet-Lite0), "imagenet_lite1" or "_lite2", or
+    timm's name of a network, such as those in PAPER_EXTRACTORS. What lies deeper than the deepest level is left out.
+    weights is one of
 
-    - "shipped", the embedded extractor's own;
+    - "shipped", the embedded extractor's own, or for imagenet those in the package that brings them;
     - "timm", what this machine has: NAME.safetensors in the folder that the environment variable
       TIMENET_EXTRACTOR_WEIGHTS names, else the Hugging Face cache, where timm keeps them; nothing is downloaded;
     - "random", drawn from the seed;
@@ -83,7 +85,7 @@ def build_extractor(name: str, weights: str, levels: tuple[int, ...], *, seed: i
     Raises InputError for an unknown name and for levels that are missing, none, or repeated; WeightsError if the
     weights are not there or belong to another network: nothing else is taken in their place.
     """
-    in_timm = TIMM_NAME if name == "embedded" else name
+    in_timm = TIMM_NAME if name == "embedded" else _in_timm(name)
     with torch.random.fork_rng(devices=[]):
         whole = _whole_network(name, in_timm)
         index = _index_of_levels(name, whole, levels)
@@ -103,11 +105,15 @@ def build_extractor(name: str, weights: str, levels: tuple[int, ...], *, seed: i
     return extractor.eval().requires_grad_(False)
 
 
+def _in_timm(name: str) -> str:
+    return LITE[name].in_timm if name in LITE else name
+
+
 def _whole_network(name: str, in_timm: str) -> Any:
     """Build the network with all its levels, without memory for weights (on the meta device)."""
     known = timm.list_models()
     if in_timm not in known and in_timm not in timm.list_pretrained():  # the second: NAME.TAG
-        near = [repr(n) for n in difflib.get_close_matches(name.lower(), [*known, "embedded"], n=3)]
+        near = [repr(n) for n in difflib.get_close_matches(name.lower(), [*known, "embedded", *LITE], n=3)]
         hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` names those it has"
         raise InputError(f"timm has no network {name!r}; {hint}")
     try:
@@ -143,6 +149,9 @@ def find_weights(name: str, weights: str) -> tuple[Path, str] | None:
         return None
     if weights == "timm":
         return _find_in_timm(name)
+    if weights == "shipped" and name in LITE:
+        file = packaged_weights(name)
+        return file, file.name
     if weights == "shipped" and name != "embedded":
         raise WeightsError(f"no weights of {name} are shipped: choose 'timm', a file, or 'random'")
     path = shipped_weights("demo") if weights == "shipped" else user_path(weights)
@@ -161,7 +170,7 @@ def _find_in_timm(name: str, instead: str = "--extractor-weights FILE (or random
     own = _file_name(name)
     if home and (home / own).is_file():
         return home / own, own
-    config = timm.get_pretrained_cfg(name)
+    config = timm.get_pretrained_cfg(_in_timm(name))
     if config is None or not config.hf_hub_id:
         other = "shipped" if name == "embedded" else "random"
         raise WeightsError(f"timm has no weights of {name}: give a file or ask for {other!r}")
@@ -186,6 +195,8 @@ def read_weights(file: Path, name: str) -> tuple[dict[str, Tensor], str]:
     if name == "embedded":
         state, record = load_stage(file.parent, file.stem)
         return state, record["sha256"]
+    if name in LITE and file.name == LITE[name].file:
+        return read_packaged(file, name)
     try:
         with reading(file), file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()

@@ -50,7 +50,7 @@ class Preset:
     lpips_share: Share | None = 0.5  # of the gradient at the start; None: MSE + LPIPS, as the paper prints it
     # reconstruction and scoring
     t: Annotated[float, Meta(ge=1e-6, le=1 - 1e-6)] = 0.83  # the working point
-    extractor: str = "embedded"  # "embedded" or any name that timm knows
+    extractor: str = "embedded"  # "embedded", "imagenet" or any name that timm knows
     extractor_weights: str = "shipped"  # "shipped", "random", "timm", or a file
     levels: Annotated[tuple[Annotated[int, Meta(ge=0, le=8)], ...], Upto8] = (1, 2, 3)  # f_i, features of stride 2**i
     weight: Weight = 7.0  # w_i of formula (5), one value for all levels

@@ -17,8 +17,8 @@ from timenet_lib.weights import shipped_weights
 LIBRARY = Path(__file__).parents[1]
 METHOD = (
     "keyed", "path", "solvers", "losses", "layers", "unet", "tpn", "perlin", "synthesis", "train", "pooling", "score",
-    "scopes", "metrics", "embedded", "features", "models", "calibration", "presets", "detector", "data/folder",
-    "data/images", "data/textures", "data/training_set", "evidence/experiment", "evidence/intervals",
+    "scopes", "metrics", "embedded", "imagenet", "features", "models", "calibration", "presets", "detector",
+    "data/folder", "data/images", "data/textures", "data/training_set", "evidence/experiment", "evidence/intervals",
     "evidence/testset",
 )  # fmt: skip
 RECORDS = {
