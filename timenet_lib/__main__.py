@@ -1,4 +1,4 @@
-"""The command line; `timenet --help` lists its commands.
+"""The command line: timenet run, draw, check-data, train, evaluate, measure-flows, reproduce, detect, export, info.
 
 A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written. `detect` names each file
 that it cannot use in a line, and exits with 1 where it scored others.
@@ -80,17 +80,6 @@ def draw(out: Path, **options: Any) -> None:
     echo(f"drawn into {write_drawn(out, **options)}")
 
 
-@main.command()
-@option("--out", required=True, type=FILE, metavar="DIR", help="The folder to make.")
-def photographs(out: Path) -> None:
-    """Write photographs of solar cells, from the package elpv-dataset, in the layout of MVTec-AD."""
-    from timenet_lib.data.photographs import CITATION, write_photographs
-
-    for place, count in write_photographs(out)["counts"].items():
-        echo(f"{count:4} {place}")
-    echo(f"\n{CITATION}\nwritten into {out}")
-
-
 @main.command("check-data")
 @click.argument("folder", type=FILE)
 @option("--train-only", is_flag=True, help="Check the training images only.")
@@ -117,7 +106,10 @@ def check_data(folder: Path, train_only: bool) -> None:
 @console.DATA
 @option("--textures", type=FILE, metavar="DIR", help="Images for synthetic defects.", show_default="drawn ones")
 @console.PRESET
-@console.START
+@option(
+    "--start", metavar="WHICH", help="Weights to start from: demo, a folder, or scratch.",
+    show_default="demo with --data, where the network is demo's",
+)  # fmt: skip
 @option("--steps", type=console.COUNT, help="Steps of each stage.", show_default=console.PRESETS)
 @option("--couplings", type=console.COUNT, help="Couplings for reflow.", show_default=console.PRESETS)
 @option("--minutes", type=Number(min=0, max=1e6, min_open=True), help="Time for all stages, instead of steps.")
@@ -130,10 +122,16 @@ def check_data(folder: Path, train_only: bool) -> None:
 @option("--anomalous-share", type=Number(0, 1), help="Share of the TPN's images that get a defect.")
 @option("--k", default=1, help="Only for the stage reflow: make flow_k of flow_{k-1}.")
 @option("--batch-size", type=IntRange(1, 10**6), help="Images per step and process.", show_default=console.PRESETS)
-@console.PRECISION
+@option(
+    "--precision", type=Choice(["float32", "bfloat16"]), default="float32",
+    help="What the networks compute in while they train; weights stay in float32.",
+)  # fmt: skip
 @option("--resume", is_flag=True, help="Continue an earlier call with the same --out.")
 @option("--save-every", type=Number(0, 1e6), default=60, help="Seconds between checkpoints.")
-@console.WORKERS
+@option(
+    "--workers", type=int, help="Processes that draw batches ahead, 0 to 64.",
+    show_default="for a GPU by the cores, on the CPU 0",
+)  # fmt: skip
 @console.EXTRACTOR
 @console.DEVICE
 def train(stage: str, out: Path, **options: Any) -> None:

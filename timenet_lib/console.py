@@ -141,18 +141,6 @@ EXTRACTOR = click.option(
     "--extractor-weights", default="", metavar="WHICH", show_default=PRESETS,
     help="shipped, random, timm (already on this machine), a file or a folder.",
 )  # fmt: skip
-START = click.option(
-    "--start", metavar="WHICH", help="Weights to start from: demo, a folder, or scratch.",
-    show_default="demo with --data, where the network is demo's",
-)  # fmt: skip
-PRECISION = click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32",
-    help="What the networks compute in while they train; weights stay in float32.",
-)  # fmt: skip
-WORKERS = click.option(
-    "--workers", type=int, help="Processes that draw batches ahead, 0 to 64.",
-    show_default="for a GPU by the cores, on the CPU 0",
-)  # fmt: skip
 DATA = click.option("--data", type=FILE, metavar="DIR", help="A folder in the layout of MVTec-AD.")
 JSON = click.option("--json", "json_path", type=Writable(), metavar="FILE", help="Write the results here.")
 
