@@ -1,4 +1,4 @@
-"""The commands: timenet run, draw, photographs, check-data, train, evaluate, measure-flows, reproduce, detect, export, info.
+"""The commands run, draw, photographs, check-data, train, evaluate, measure-flows, reproduce, detect, export, info.
 
 A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written. `detect` names each file
 that it cannot use in a line, and exits with 1 where it scored others.

@@ -7,18 +7,16 @@ every third or fourth module instead, the share of defects in a module alone wou
 to 90 and 88 %; here 73 and 67).
 """
 
-import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from timenet_lib.errors import DataError, InputError
-from timenet_lib.files import new_folder, user_path, write_json, writing
+from timenet_lib.files import new_folder, sha256, user_path, write_json, writing
 
 MANIFEST, LICENCE_FILE = "manifest.json", "LICENSE.txt"
 VERSION = "1.0.0.post1"  # of the package, whose labels and images have this SHA-256
@@ -28,12 +26,12 @@ CELLS = 60
 LICENCE = "CC BY-NC-SA 4.0, no commercial use (https://creativecommons.org/licenses/by-nc-sa/4.0/)"
 SOURCE = "https://github.com/zae-bayern/elpv-dataset"
 CITATIONS = (
-    "Buerhop-Lutz, C.; Deitsch, S.; Maier, A.; Gallwitz, F.; Berger, S.; Doll, B.; Hauch, J.; Camus, C. & Brabec, C. J. "
-    "A Benchmark for Visual Identification of Defective Solar Cells in Electroluminescence Imagery. European PV Solar "
-    "Energy Conference and Exhibition (EU PVSEC), 2018. DOI: 10.4229/35thEUPVSEC20182018-5CV.3.15",
-    "Deitsch, S., Buerhop-Lutz, C., Sovetkin, E., Steland, A., Maier, A., Gallwitz, F., & Riess, C. (2021). Segmentation "
-    "of photovoltaic module cells in uncalibrated electroluminescence images. Machine Vision and Applications, 32(4). "
-    "DOI: 10.1007/s00138-021-01191-9",
+    "Buerhop-Lutz, C.; Deitsch, S.; Maier, A.; Gallwitz, F.; Berger, S.; Doll, B.; Hauch, J.; Camus, C. & "
+    "Brabec, C. J. A Benchmark for Visual Identification of Defective Solar Cells in Electroluminescence Imagery. "
+    "European PV Solar Energy Conference and Exhibition (EU PVSEC), 2018. DOI: 10.4229/35thEUPVSEC20182018-5CV.3.15",
+    "Deitsch, S., Buerhop-Lutz, C., Sovetkin, E., Steland, A., Maier, A., Gallwitz, F., & Riess, C. (2021). "
+    "Segmentation of photovoltaic module cells in uncalibrated electroluminescence images. Machine Vision and "
+    "Applications, 32(4). DOI: 10.1007/s00138-021-01191-9",
     "Deitsch, S.; Christlein, V.; Berger, S.; Buerhop-Lutz, C.; Maier, A.; Gallwitz, F. & Riess, C. Automatic "
     "classification of defective photovoltaic module cells in electroluminescence images. Solar Energy, Elsevier BV, "
     "2019, 185, 455-468. DOI: 10.1016/j.solener.2019.02.067",
@@ -41,7 +39,7 @@ CITATIONS = (
 
 
 class Cell(NamedTuple):
-    """A photograph: its file in the package, the module's type (mono or poly), how likely it is defective, in thirds."""
+    """A photograph in the package, the type of its module, and the probability of a defect in thirds."""
 
     file: Path
     kind: str
@@ -66,8 +64,8 @@ class Cell(NamedTuple):
 def write_photographs(root: str | os.PathLike[str]) -> dict[str, Any]:
     """Write classes solar_mono and solar_poly, their licence and, last, the manifest, which is returned.
 
-    Sound cells have probability 0, defective ones 1. Cells of 1/3 and 2/3 lie in doubtful/SIDE_THIRDS_of_3 next to train
-    and test, where loaders skip them. The folder appears when it is complete; one with the same manifest stays as it is.
+    Sound cells have probability 0, defective ones 1. Cells of 1/3 and 2/3 lie in doubtful/SIDE_THIRDS_of_3, next to
+    train and test, where loaders skip them. The folder appears when it is complete; one with this manifest stays as is.
     Raises InputError for a missing package and for a folder that holds anything else, DataError for other photographs.
     """
     root = user_path(root).absolute()
@@ -91,16 +89,15 @@ def write_photographs(root: str | os.PathLike[str]) -> dict[str, Any]:
 def about(manifest: dict[str, Any]) -> str:
     """Say what was written, where it comes from, under which licence, and what to cite."""
     counts = [f"{name}: {', '.join(f'{n} {f}' for f, n in c.items())}" for name, c in manifest["counts"].items()]
-    return "\n".join(
-        [
-            *counts,
-            f"Photographs of solar cells from elpv-dataset {manifest['version']} ({manifest['source']}), by the authors "
-            "below; sorted into folders by timenet_lib, each image unchanged, defective cells of train modules left out.",
-            f"Licence of the photographs: {manifest['licence']}",
-            "Please cite:",
-            *manifest["citations"],
-        ]
-    )
+    lines = [
+        *counts,
+        f"Photographs of solar cells from elpv-dataset {manifest['version']} ({manifest['source']}), by the authors",
+        "below; sorted into folders by timenet_lib, images unchanged, defective cells of train modules left out.",
+        f"Licence of the photographs: {manifest['licence']}",
+        "Please cite:",
+        *manifest["citations"],
+    ]
+    return "\n".join(lines)
 
 
 def _package() -> Distribution:
@@ -115,20 +112,16 @@ def _checked_cells(package: Distribution) -> list[Cell]:
     home = Path(str(package.locate_file("elpv_dataset/data")))
     try:
         words = [line.split()[:3] for line in (home / "labels.csv").read_text("utf-8", errors="replace").splitlines()]
-        found = hashlib.sha256("\n".join(_fingerprints(home, words)).encode()).hexdigest()
+        files = [sha256(home.joinpath(*each[:1]).read_bytes()) for each in words]
+        found = sha256("\n".join(" ".join([*each, file]) for each, file in zip(words, files, strict=True)).encode())
     except (OSError, ValueError):  # no such file, or no name of a file
         found = ""
     if found != SHA256:
         raise DataError(
-            f"elpv-dataset {package.version}: its labels or photographs are not those of {VERSION}, for which the split "
-            f"was made: pip install --force-reinstall --no-deps elpv-dataset=={VERSION}"
+            f"elpv-dataset {package.version}: its labels or photographs are not those of {VERSION}, which the split is "
+            f"made for: pip install --force-reinstall --no-deps elpv-dataset=={VERSION}"
         )
     return [Cell(home / name, kind, round(3 * float(probability))) for name, probability, kind in words]
-
-
-def _fingerprints(home: Path, labels: list[list[str]]) -> Iterator[str]:
-    for words in labels:
-        yield " ".join([*words, hashlib.sha256(home.joinpath(*words[:1]).read_bytes()).hexdigest()])
 
 
 def _manifest(version: str, cells: list[Cell]) -> dict[str, Any]:
