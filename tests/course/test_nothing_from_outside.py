@@ -77,8 +77,11 @@ def test_a_link_to_follow_loads_nothing(text):
 
 def test_nothing_of_the_library_unpickles():
     unsafe = re.compile(r"\b(?:import pickle|torch\.load\(|joblib|allow_pickle|yaml\.load)|(?<!\.)\b(?:eval|exec)\(")
-    for path in (ROOT / "timenet_lib").rglob("*.py"):
-        assert not unsafe.search(path.read_text()), path
+    checked = 'torch.load(content, map_location="cpu", weights_only=True)'  # after its SHA-256
+    found = {path.name: path.read_text() for path in (ROOT / "timenet_lib").rglob("*.py")}
+    assert found["imagenet.py"].count(checked) == 1
+    found["imagenet.py"] = found["imagenet.py"].replace(checked, "")
+    assert [name for name, text in found.items() if unsafe.search(text)] == []
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])

@@ -80,7 +80,8 @@ def write_photographs(root: str | os.PathLike[str]) -> dict[str, Any]:
                 home = draft / cell.class_name / cell.folder
                 home.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(cell.file, home / cell.file.name)
-        notice = f"{about(manifest)}\n\n{package.read_text('licenses/LICENSE.md') or ''}"
+        licence = Path(str(package.locate_file(f"elpv_dataset-{package.version}.dist-info/licenses/LICENSE.md")))
+        notice = f"{about(manifest)}\n\n{licence.read_text(encoding='utf-8') if licence.is_file() else ''}"
         (draft / LICENCE_FILE).write_text(notice, encoding="utf-8")
         write_json(draft / MANIFEST, manifest)
     return manifest
@@ -111,7 +112,10 @@ def _checked_cells(package: Distribution) -> list[Cell]:
     """List the cells in the package. Raises DataError if names, labels or images are not those of the split."""
     home = Path(str(package.locate_file("elpv_dataset/data")))
     try:
-        words = [line.split()[:3] for line in (home / "labels.csv").read_text("utf-8", errors="replace").splitlines()]
+        words = [
+            line.split()[:3]
+            for line in (home / "labels.csv").read_text(encoding="utf-8", errors="replace").splitlines()
+        ]
         files = [sha256(home.joinpath(*each[:1]).read_bytes()) for each in words]
         found = sha256("\n".join(" ".join([*each, file]) for each, file in zip(words, files, strict=True)).encode())
     except (OSError, ValueError):  # no such file, or no name of a file
