@@ -68,17 +68,8 @@ def photo(drawn_few):
 def test_help_names_every_command():
     result = works(timenet("--help"))
     commands = {
-        "run",
-        "draw",
-        "photographs",
-        "check-data",
-        "train",
-        "evaluate",
-        "measure-flows",
-        "detect",
-        "export",
-        "info",
-    }
+        "run", "draw", "photographs", "check-data", "train", "evaluate", "measure-flows", "detect", "export", "info",
+    }  # fmt: skip
     assert commands <= set(re.findall(r"^  (\S+) ", result.stdout, re.MULTILINE))
     assert commands <= {word for line in module.__doc__.splitlines()[:1] for word in re.findall(r"[\w-]+", line)}
 

@@ -65,7 +65,7 @@ def test_the_ten_networks_of_table_4_give_f1_to_f5_in_its_order(network, expecte
         assert float((f[0] - f[1]).abs().max()) > 1e-3 * largest > 0
 
 
-@pytest.mark.parametrize("name", ["embedded", "resnet18"])
+@pytest.mark.parametrize("name", ["embedded", "resnet18", "imagenet", "efficientnet_b0"])
 def test_levels_are_frozen_in_the_order_asked_for_and_independent_of_other_levels_and_images(name):
     net = build_extractor(name, "random", (1, 2, 3))
     f1, f2, f3 = net(X)
@@ -81,6 +81,8 @@ def test_levels_are_frozen_in_the_order_asked_for_and_independent_of_other_level
 def test_levels_deeper_than_the_deepest_are_left_out():
     up_to_f3 = build_extractor("resnet18", "random", (2, 3))
     assert sum(p.numel() for p in up_to_f3.parameters()) == 683_072
+    up_to_f3 = build_extractor("imagenet", "random", (2, 3))
+    assert sum(p.numel() for p in up_to_f3.parameters()) == 55_504
 
 
 def test_random_weights_come_from_the_seed_and_leave_the_global_generator_alone():

@@ -44,9 +44,7 @@ def test_environment_yml_is_a_shim_over_pyproject():
 
 def test_every_dependency_has_a_floor_and_a_tested_version():
     own, *dev = EXTRAS["dev"]
-    assert (
-        own == "timenet_lib[course,onnx,lite,photographs]"
-    )  # so what make and environment.yml install runs everything
+    assert own == "timenet_lib[course,onnx,lite,photographs]"  # what make and environment.yml install: everything
     tested = {name_of(line) for line in constraints()}
     others = [requirement for name in EXTRAS if name != "dev" for requirement in EXTRAS[name]]
     for requirement in [*PROJECT["dependencies"], *dev, *others]:

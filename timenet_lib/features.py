@@ -17,6 +17,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from jaxtyping import Float
 from safetensors.torch import load_file
+from timm.models.efficientnet import EfficientNetFeatures
 from torch import Tensor, nn
 
 from timenet_lib.embedded import TIMM_NAME
@@ -32,6 +33,7 @@ PAPER_EXTRACTORS = {  # table 4, in its order: the paper's name and timm's
     "WideResNet50": "wide_resnet50_2", "WideResNet101": "wide_resnet101_2",
     "EfficientNet-b0": "efficientnet_b0", "EfficientNet-b2": "efficientnet_b2",
 }  # fmt: skip
+IN_TIMM = {"embedded": TIMM_NAME, **{name: lite.in_timm for name, lite in LITE.items()}}  # the others have its names
 LPIPS_NETWORKS = ("extractor", "vgg")
 VGG = "vgg16"  # timm's name of what the lpips package calls vgg
 
@@ -85,13 +87,15 @@ def build_extractor(name: str, weights: str, levels: tuple[int, ...], *, seed: i
     Raises InputError for an unknown name and for levels that are missing, none, or repeated; WeightsError if the
     weights are not there or belong to another network: nothing else is taken in their place.
     """
-    in_timm = TIMM_NAME if name == "embedded" else _in_timm(name)
+    in_timm = IN_TIMM.get(name, name)
     with torch.random.fork_rng(devices=[]):
         whole = _whole_network(name, in_timm)
         index = _index_of_levels(name, whole, levels)
         found = find_weights(name, weights)
         torch.default_generator.manual_seed(seed)  # not those of GPUs, too, as torch.manual_seed does
         net: Any = timm.create_model(in_timm, features_only=True, out_indices=[index[i] for i in sorted(levels)])
+    if isinstance(net, EfficientNetFeatures):  # which keeps, and runs, what no level needs
+        net.blocks = net.blocks[: whole.feature_info.info[index[max(levels)]]["stage"]]
     file: Path | None = None
     source = Source(name, "random", levels, seed=seed)
     if found is not None:
@@ -105,15 +109,11 @@ def build_extractor(name: str, weights: str, levels: tuple[int, ...], *, seed: i
     return extractor.eval().requires_grad_(False)
 
 
-def _in_timm(name: str) -> str:
-    return LITE[name].in_timm if name in LITE else name
-
-
 def _whole_network(name: str, in_timm: str) -> Any:
     """Build the network with all its levels, without memory for weights (on the meta device)."""
     known = timm.list_models()
     if in_timm not in known and in_timm not in timm.list_pretrained():  # the second: NAME.TAG
-        near = [repr(n) for n in difflib.get_close_matches(name.lower(), [*known, "embedded", *LITE], n=3)]
+        near = [repr(n) for n in difflib.get_close_matches(name.lower(), [*known, *IN_TIMM], n=3)]
         hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` names those it has"
         raise InputError(f"timm has no network {name!r}; {hint}")
     try:
@@ -170,7 +170,7 @@ def _find_in_timm(name: str, instead: str = "--extractor-weights FILE (or random
     own = _file_name(name)
     if home and (home / own).is_file():
         return home / own, own
-    config = timm.get_pretrained_cfg(_in_timm(name))
+    config = timm.get_pretrained_cfg(IN_TIMM.get(name, name))
     if config is None or not config.hf_hub_id:
         other = "shipped" if name == "embedded" else "random"
         raise WeightsError(f"timm has no weights of {name}: give a file or ask for {other!r}")

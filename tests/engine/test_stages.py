@@ -110,6 +110,24 @@ def test_a_training_starts_from_other_weights_with_new_class_embeddings(trained,
         train_all(replace(make_run(tmp_path), **{**options, "start": None, "resume": True}))
 
 
+def test_a_started_training_resumes_to_the_same_weights(trained, make_run, tmp_path, monkeypatch):
+    def stopped(*args, step, **options):
+        if step == 2:
+            raise KeyboardInterrupt
+        return independent_pairs(*args, step=step, **options)
+
+    options = {"start": trained, "steps": 4, "workers": 0}
+    train_flow_0(make_run(tmp_path / "whole", **options))
+    monkeypatch.setattr(stages, "independent_pairs", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_flow_0(make_run(tmp_path / "halves", **options))
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match="it was made with another start"):
+        train_flow_0(make_run(tmp_path / "halves", **{**options, "start": None, "resume": True}))
+    train_flow_0(make_run(tmp_path / "halves", **options, resume=True))
+    assert weights(tmp_path / "halves") == weights(tmp_path / "whole")
+
+
 AGAIN = "budget, 4 steps: ask for that again"
 BUDGETS = [({"steps": 5}, AGAIN), ({"minutes": 1.0}, AGAIN), ({"seed": 1}, "seed")]
 

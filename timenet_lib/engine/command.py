@@ -66,6 +66,8 @@ def train_stages(
     preset, out = choices.apply(), user_path(out)
     check_request(stage, out, k=k, drawn=data is None, options=options)
     options["device"] = check_device(options.get("device", "cpu"))
+    if start is not None and stage in ("reflow", "extractor"):
+        raise InputError(f"{stage} has no other start: leave --start out; it is for all, flow and tpn")
     begin = find_start(start, out, preset=preset, drawn=data is None)
     if stage in ("all", "tpn"):  # what is missing or does not fit is said now, not after flow_0 and flow_1
         build_lpips(preset.lpips, build_extractor(preset.extractor, preset.extractor_weights, preset.levels))
@@ -88,7 +90,7 @@ def train_stages(
             tell(f"note: {note}")
         tell(f"{len(index.train)} normal images of {len(index.classes)} classes at {preset.image_size} px")
         if begin is not None and stage != "reflow":
-            tell(f"starting from the weights in {begin.name} (--start scratch: from none)")
+            tell(f"flow_0 and tpn start from the weights in {begin.name} (--start scratch: from none)")
         begun = [(run.checkpoint(s), out / f"{s}.json", out / "couplings" / s) for s in stages_of(stage, k)]
         if run.resume and not any(path.exists() for paths in begun for path in paths):
             tell(f"{out} holds nothing to go on from: the training starts afresh")
@@ -113,11 +115,13 @@ def find_start(start: str | Path | None, out: Path, *, preset: Preset, drawn: bo
     if start is not None:
         check_start(folder := weights_folder(start), preset)
         return folder
-    if has_stage(out, "flow_0"):
-        scratch = "start" not in read_record(out, "flow_0").get("parents", {})
-    else:
-        scratch = drawn or preset.unet_config(1) != DEMO.unet_config(1)
-    return None if scratch else shipped_weights("demo")
+    demo = shipped_weights("demo")
+    if not has_stage(out, "flow_0"):
+        return None if drawn or preset.unet_config(1) != DEMO.unet_config(1) else demo
+    began = read_record(out, "flow_0").get("parents", {}).get("start")
+    if began not in (None, read_record(demo, "flow_0")["sha256"]):
+        raise InputError(f"flow_0 in {out} started from other weights than demo: name them again with --start")
+    return demo if began else None
 
 
 def stages_of(stage: str, k: int) -> tuple[str, ...]:
